@@ -1,0 +1,195 @@
+package collect
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/auditrelay/auditrelay/audit"
+)
+
+// Sizes of a connection's buffer.
+const (
+	connectionBytes = 4 << 10   // of an idle one
+	busyBytes       = 128 << 10 // of one that sends without pause
+)
+
+// acceptPause is how long to wait after accept failed, mostly for want of descriptors.
+const acceptPause = 100 * time.Millisecond
+
+// serveTCP accepts connections until ctx is done or the socket fails, and returns when all of them are closed.
+func (c *Syslog) serveTCP(ctx context.Context, l *listener, socket net.Listener, put PutFunc) error {
+	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
+	defer stop()
+	defer socket.Close()
+	l.set(socket.Addr(), "")
+	c.log.Info("listening", "listener", l.url.String(), "address", socket.Addr().String())
+	var group sync.WaitGroup
+	defer group.Wait()
+	for {
+		conn, err := socket.Accept()
+		switch {
+		case err == nil:
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default:
+			l.set(socket.Addr(), err.Error()+": raise LimitNOFILE, or lower max_connections")
+			select {
+			case <-ctx.Done():
+			case <-time.After(acceptPause):
+			}
+			continue
+		}
+		select {
+		case c.connections <- struct{}{}:
+			l.set(socket.Addr(), "")
+			group.Go(func() {
+				c.receive(ctx, l, conn, put)
+				<-c.connections
+				l.set(socket.Addr(), "")
+			})
+		default:
+			l.refused.Add(1)
+			l.set(socket.Addr(), "connections are refused: raise max_connections")
+			_ = conn.Close() // nothing was read from it
+		}
+	}
+}
+
+// connection reads one TCP stream.
+type connection struct {
+	*Syslog
+	l      *listener
+	conn   net.Conn
+	peer   netip.Addr
+	framer framer
+
+	buf        []byte // owned; what of it was read and is not used yet is buf[start:end]
+	start, end int
+}
+
+// receive takes messages from a connection until the sender closes it, it makes no sense, it is idle for too long, or
+// ctx is done.
+func (c *Syslog) receive(ctx context.Context, l *listener, conn net.Conn, put PutFunc) {
+	l.open.Add(1)
+	defer l.open.Add(-1)
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	k := &connection{
+		Syslog: c, l: l, conn: conn, peer: addrOf(conn.RemoteAddr()),
+		framer: framer{mode: c.settings.framing(), max: int(c.settings.MaxMessage)},
+		buf:    make([]byte, connectionBytes),
+	}
+	defer k.resize(connectionBytes)
+	for {
+		err := k.read(ctx)
+		k.hand(ctx, put, err != nil)
+		if k.framer.broken {
+			k.hand(ctx, put, true)
+			c.log.Warn("connection closed: its frames make no sense", "listener", l.url.String(), "peer", k.peer)
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+var errTooManyBuffers = errors.New("too many long messages at a time")
+
+// read waits for bytes and takes what there is.
+func (k *connection) read(ctx context.Context) error {
+	if k.start == k.end {
+		k.start, k.end = 0, 0
+	}
+	if k.end == len(k.buf) {
+		if k.start > 0 {
+			k.end = copy(k.buf, k.buf[k.start:k.end])
+			k.start = 0
+		} else if !k.resize(min(2*len(k.buf), max(busyBytes, k.framer.max+frameOverhead))) {
+			k.l.refused.Add(1)
+			return errTooManyBuffers
+		}
+	}
+	if idle := time.Duration(k.settings.IdleTimeout); idle > 0 {
+		if err := k.conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
+			return err
+		}
+		if ctx.Err() != nil { // the deadline that ended the waiting may have been overwritten
+			return ctx.Err()
+		}
+	}
+	space := k.buf[k.end:]
+	n, err := k.conn.Read(space)
+	k.end += n
+	switch {
+	case n == len(space) && len(k.buf) < busyBytes && k.start == 0:
+		k.resize(min(2*len(k.buf), busyBytes)) // if there is no room, smaller reads do
+	case k.end-k.start < connectionBytes/4 && len(k.buf) > connectionBytes && n < connectionBytes:
+		k.resize(connectionBytes)
+	}
+	return err
+}
+
+// resize gives the connection a buffer of n bytes with the same content. It reports false, and changes nothing, if all
+// connections together would have too much.
+func (k *connection) resize(n int) bool {
+	more := int64(n - len(k.buf))
+	if k.buffers.Add(more) > buffersMax && more > 0 {
+		k.buffers.Add(-more)
+		return false
+	}
+	buf := make([]byte, n)
+	k.end = copy(buf, k.buf[k.start:k.end])
+	k.start, k.buf = 0, buf
+	return true
+}
+
+// hand takes the frames out of the buffer and hands them over. last says that no bytes follow.
+func (k *connection) hand(ctx context.Context, put PutFunc, last bool) {
+	if k.start == k.end {
+		return
+	}
+	k.batches <- struct{}{}
+	batch := audit.GetRecords(k.env.ID)
+	defer func() {
+		batch.Release()
+		<-k.batches
+	}()
+	now := time.Now()
+	for k.start < k.end {
+		f := k.framer.next(k.buf[k.start:k.end], last)
+		if f.used == 0 {
+			break
+		}
+		k.start += f.used
+		if len(f.raw) == 0 {
+			k.l.skipped.Add(1)
+			continue
+		}
+		rec := k.add(batch, k.l, f)
+		rec.Peer, rec.Received = k.peer, now
+		if batch.Bytes() >= batchBytes || len(batch.List) >= batchRecords {
+			k.deliver(ctx, k.l, put, batch)
+			now = time.Now()
+		}
+	}
+	k.deliver(ctx, k.l, put, batch)
+}
+
+func addrOf(addr net.Addr) netip.Addr {
+	switch a := addr.(type) {
+	case *net.TCPAddr:
+		return a.AddrPort().Addr().Unmap()
+	case *net.UDPAddr:
+		return a.AddrPort().Addr().Unmap()
+	default:
+		return netip.Addr{}
+	}
+}
