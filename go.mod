@@ -3,7 +3,6 @@ module github.com/auditrelay/auditrelay
 go 1.25.0
 
 require (
-	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/coreos/go-systemd/v22 v22.7.0
 	github.com/fsnotify/fsnotify v1.10.1
 	github.com/influxdata/go-syslog/v3 v3.0.0

@@ -70,13 +70,13 @@ func readAsStream(ctx context.Context, path string, s *SyslogSettings, put PutFu
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	origin := &audit.Origin{Path: path, Format: audit.FormatSyslog}
 	framer := framer{mode: s.framing(), max: int(s.MaxMessage)}
 	buf := make([]byte, 0, max(busyBytes, framer.max+frameOverhead))
 	batch := audit.GetRecords("")
 	defer batch.Release()
-	for last := false; !last && ctx.Err() == nil; {
+	for last := false; !last; {
 		n, err := file.Read(buf[len(buf):cap(buf)])
 		buf = buf[:len(buf)+n]
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -84,23 +84,23 @@ func readAsStream(ctx context.Context, path string, s *SyslogSettings, put PutFu
 		}
 		last = err != nil
 		used := 0
-		for used < len(buf) {
+		for more := true; more; {
 			f := framer.next(buf[used:], last)
-			if f.used == 0 {
-				break
-			}
 			used += f.used
+			more = f.used > 0
 			if len(f.raw) > 0 {
 				appendFrame(batch, origin, f).Received = time.Now()
 			}
-		}
-		buf = append(buf[:0], buf[used:]...)
-		if len(batch.List) > 0 {
+			full := !more || batch.Bytes() >= batchBytes || len(batch.List) >= batchRecords
+			if !full || len(batch.List) == 0 {
+				continue
+			}
 			if _, err := put(ctx, batch); err != nil {
 				return nil // it is the cause why ctx ended
 			}
 			batch.Reset()
 		}
+		buf = append(buf[:0], buf[used:]...)
 	}
 	return nil
 }

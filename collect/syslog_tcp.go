@@ -24,7 +24,7 @@ const acceptPause = 100 * time.Millisecond
 func (c *Syslog) serveTCP(ctx context.Context, l *listener, socket net.Listener, put PutFunc) error {
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer stop()
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	l.set(socket.Addr(), "")
 	c.log.Info("listening", "listener", l.url.String(), "address", socket.Addr().String())
 	var group sync.WaitGroup
@@ -78,7 +78,7 @@ type connection struct {
 func (c *Syslog) receive(ctx context.Context, l *listener, conn net.Conn, put PutFunc) {
 	l.open.Add(1)
 	defer l.open.Add(-1)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	k := &connection{

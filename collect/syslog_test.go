@@ -55,8 +55,10 @@ func TestSyslogListeners(t *testing.T) {
 		url  string
 		peer string
 	}{
-		{"udp://127.0.0.1:0", "127.0.0.1"}, {"tcp://127.0.0.1:0", "127.0.0.1"},
-		{"udp://[::1]:0", "::1"}, {"tcp://[::1]:0", "::1"},
+		{"udp://127.0.0.1:0", "127.0.0.1"},
+		{"tcp://127.0.0.1:0", "127.0.0.1"},
+		{"udp://[::1]:0", "::1"},
+		{"tcp://[::1]:0", "::1"},
 	} {
 		t.Run(c.url, func(t *testing.T) {
 			l := listenOn(t, nil, c.url)
@@ -93,7 +95,7 @@ func TestIPv4SenderOnADualStackListener(t *testing.T) {
 		require.NoError(t, err)
 		conn, err := net.Dial(network, net.JoinHostPort("127.0.0.1", port))
 		require.NoError(t, err)
-		defer conn.Close()
+		defer func() { _ = conn.Close() }()
 		send(t, conn, "<34>x\n")
 		eventually(t, func() bool { return s.count() == i+1 }, "received")
 		require.Equal(t, netip.MustParseAddr("127.0.0.1"), s.all()[i].Peer)
@@ -194,8 +196,8 @@ func TestBackPressure(t *testing.T) {
 	}()
 	// 64 MiB are more than the kernel keeps, so the sender has to wait.
 	select {
-	case <-written:
-		require.Fail(t, "the sender was not held back")
+	case err := <-written:
+		require.Fail(t, "the sender was not held back", "write returned %v", err)
 	case <-time.After(300 * time.Millisecond):
 	}
 	require.Zero(t, s.count())
@@ -328,7 +330,7 @@ func TestDatagramsThatTheKernelDropsAreCounted(t *testing.T) {
 func TestListenerThatCannotOpen(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	defer taken.Close()
+	defer func() { _ = taken.Close() }()
 	l := listenOn(t, nil, "tcp://"+taken.Addr().String(), "udp://127.0.0.1:0")
 	s := &store{}
 	run(t, l, s.put)
@@ -365,7 +367,7 @@ func BenchmarkSyslogTCP(b *testing.B) {
 	require.Eventually(b, func() bool { return c.Addrs()[0] != nil }, 5*time.Second, time.Millisecond)
 	conn, err := net.Dial("tcp", c.Addrs()[0].String())
 	require.NoError(b, err)
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	const lines = 1000
 	line := "<34>Nov  5 09:12:33 host1 sshd[4711]: Accepted publickey for root from 192.0.2.80 port 50222\n"
 	block := bytes.Repeat([]byte(line), lines)

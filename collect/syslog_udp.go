@@ -25,7 +25,7 @@ const (
 // serveUDP receives messages until ctx is done or the socket fails. While a batch is handed over the kernel keeps what
 // comes, and drops what it has no room for; that is counted, and the next message is marked.
 func (c *Syslog) serveUDP(ctx context.Context, l *listener, conn *net.UDPConn, put PutFunc) error {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	room, err := setReceiveBuffer(conn, int(c.settings.ReceiveBuffer))

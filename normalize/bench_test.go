@@ -91,6 +91,9 @@ func BenchmarkLoadCatalogs(b *testing.B) {
 
 // TestNormalizeAllocatesNothing holds the promise that memory is a matter of batches, not of events.
 func TestNormalizeAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("allocations cannot be counted under the race detector")
+	}
 	for _, c := range benchCases(t) {
 		t.Run(c.name, func(t *testing.T) {
 			n, err := New(Options{Catalogs: testCatalogs(t), Sources: map[string]Source{"bench": c.source}})

@@ -56,11 +56,7 @@ func (n *Normalizer) newPlan(origin *audit.Origin, want *product) *plan {
 	var names [][]byte
 	cells := csvCells{rest: header, comma: comma(origin, header)}
 	for cells.next() {
-		name := cells.value
-		if cells.doubled {
-			name = undouble(nil, name)
-		}
-		names = append(names, bytes.Clone(trimHeader(name)))
+		names = append(names, bytes.Clone(trimHeader(cells.value)))
 	}
 	p := &plan{product: want, how: "configured"}
 	if want == nil {
@@ -147,14 +143,16 @@ func comma(origin *audit.Origin, row []byte) byte {
 }
 
 // csvCells takes one record apart (RFC 4180). It is lenient: a quote inside a cell that does not begin with one stands
-// for itself, text after a closing quote belongs to the cell, a quote that never closes ends with the record.
+// for itself, blanks after a closing quote are none of the cell, other text after it is, a quote that never closes
+// ends with the record.
 type csvCells struct {
-	rest    []byte
-	comma   byte
-	done    bool
-	value   []byte // the cell without its outer quotes
-	quoted  bool
-	doubled bool // there are doubled quotes in it, to be halved by undouble
+	rest   []byte
+	comma  byte
+	done   bool
+	value  []byte // the cell without its outer quotes, doubled quotes halved
+	quoted bool
+	lent   bool   // value lies in buf, which the next cell overwrites
+	buf    []byte // grown as needed
 }
 
 // next moves to the next cell. A record has at least one.
@@ -162,40 +160,63 @@ func (c *csvCells) next() bool {
 	if c.done {
 		return false
 	}
+	c.quoted, c.lent = false, false
 	if len(c.rest) == 0 || c.rest[0] != '"' {
-		c.quoted, c.doubled = false, false
 		c.cut(bytes.IndexByte(c.rest, c.comma))
 		return true
 	}
-	c.quoted, c.doubled = true, false
-	for i := 1; ; {
-		j := bytes.IndexByte(c.rest[i:], '"')
-		if j < 0 {
-			c.value, c.rest, c.done = c.rest[1:], nil, true
-			return true
-		}
-		i += j + 1
-		if i < len(c.rest) && c.rest[i] == '"' {
-			c.doubled = true
-			i++
-			continue
-		}
-		switch {
-		case i == len(c.rest):
-			c.value, c.rest, c.done = c.rest[1:i-1], nil, true
-		case c.rest[i] == c.comma:
-			c.value, c.rest = c.rest[1:i-1], c.rest[i+1:]
-		default:
-			// No clean end: the cell is kept as it stands, quotes and all.
-			c.doubled = false
-			end := bytes.IndexByte(c.rest[i:], c.comma)
-			if end >= 0 {
-				end += i
-			}
-			c.cut(end)
-		}
+	c.quoted = true
+	end := bytes.IndexByte(c.rest[1:], '"') + 1
+	if end == 0 {
+		c.value, c.rest, c.done = c.rest[1:], nil, true
 		return true
 	}
+	c.value = c.rest[1:end]
+	if end+1 < len(c.rest) && c.rest[end+1] == '"' {
+		end = c.halve(end)
+	}
+	next := end + 1
+	for next < len(c.rest) && c.rest[next] == ' ' && c.comma != ' ' {
+		next++
+	}
+	switch {
+	case next >= len(c.rest):
+		c.rest, c.done = nil, true
+	case c.rest[next] == c.comma:
+		c.rest = c.rest[next+1:]
+	default:
+		// No clean end: the cell is kept as it stands, quotes and all.
+		c.lent = false
+		i := bytes.IndexByte(c.rest[end:], c.comma)
+		if i >= 0 {
+			i += end
+		}
+		c.cut(i)
+	}
+	return true
+}
+
+// halve copies a quoted cell to buf with each doubled quote halved. The first one stands at first. It returns where the
+// closing quote is, the length of the record if there is none.
+func (c *csvCells) halve(first int) (end int) {
+	if len(c.buf) < len(c.rest) {
+		c.buf = make([]byte, len(c.rest)+len(c.rest)/2)
+	}
+	buf, b := c.buf[:len(c.rest)], c.rest
+	n := copy(buf, b[1:first])
+	i := first
+	for ; i < len(b); i++ {
+		if b[i] == '"' {
+			if i+1 == len(b) || b[i+1] != '"' {
+				break
+			}
+			i++
+		}
+		buf[n] = b[i]
+		n++
+	}
+	c.value, c.lent = buf[:n], true
+	return i
 }
 
 // cut ends the cell before the delimiter at i, or at the end of the record if i is negative.
@@ -207,25 +228,14 @@ func (c *csvCells) cut(i int) {
 	c.value, c.rest = c.rest[:i], c.rest[i+1:]
 }
 
-// undouble appends b with each doubled quote halved.
-func undouble(dst, b []byte) []byte {
-	for i := 0; i < len(b); i++ {
-		dst = append(dst, b[i])
-		if b[i] == '"' && i+1 < len(b) && b[i+1] == '"' {
-			i++
-		}
-	}
-	return dst
-}
-
 // readCSV turns one record into cells.
 func (s *scratch) readCSV(raw []byte, columns []column, comma byte) {
-	cells := csvCells{rest: raw, comma: comma}
+	cells := csvCells{rest: raw, comma: comma, buf: s.halved}
 	i := 0
 	for ; cells.next(); i++ {
 		value := cells.value
-		if cells.doubled {
-			value = undouble(s.dst.Alloc(len(value))[:0], value)
+		if cells.lent {
+			value = s.dst.Copy(value)
 		} else if !cells.quoted {
 			value = trimSpace(value)
 		}
@@ -238,6 +248,7 @@ func (s *scratch) readCSV(raw []byte, columns []column, comma byte) {
 			s.addSlot(name, value, 0)
 		}
 	}
+	s.halved = cells.buf
 	if i != len(columns) {
 		s.marks |= audit.MarkColumnsDiffer
 		if s.trace != nil {

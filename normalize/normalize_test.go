@@ -106,12 +106,14 @@ func checkEvent(t testing.TB, ev *audit.Event, rec *audit.Record) {
 	require.NotEmpty(t, ev.Product)
 	require.NotZero(t, ev.Severity)
 	for i, f := range ev.Fields {
-		require.NotEmpty(t, f.Value, "field %v %s is empty", f.Key, f.Name)
-		require.Equal(t, f.Key == audit.KeyAttribute, len(f.Name) > 0)
-		if i > 0 {
-			last := ev.Fields[i-1]
-			require.True(t, last.Key < f.Key || last.Key == f.Key && bytes.Compare(last.Name, f.Name) < 0,
-				"fields out of order: %v %q, %v %q", last.Key, last.Name, f.Key, f.Name)
+		if len(f.Value) == 0 || (f.Key == audit.KeyAttribute) != (len(f.Name) > 0) {
+			require.Fail(t, "field without value or name", "%v %q", f.Key, f.Name)
+		}
+		if i == 0 {
+			continue
+		}
+		if last := ev.Fields[i-1]; last.Key > f.Key || last.Key == f.Key && bytes.Compare(last.Name, f.Name) >= 0 {
+			require.Fail(t, "fields out of order", "%v %q, %v %q", last.Key, last.Name, f.Key, f.Name)
 		}
 	}
 	encoded := ev.AppendBinary(nil)
@@ -348,5 +350,63 @@ func TestBatchesDoNotShareMemory(t *testing.T) {
 	for i, dst := range kept {
 		require.Equal(t, "u"+strconv.Itoa(i), field(t, &dst.List[0], "actor.name"))
 		require.Equal(t, "A"+strconv.Itoa(i), string(dst.List[0].Attribute("user.esc")))
+	}
+}
+
+func TestPlansAreBoundedAndRightAfterwards(t *testing.T) {
+	n := testNormalizer(t, nil)
+	for range 2 * plansMax {
+		src := csvRecords(t, "s", ',', []byte("kind,user name\ngo,ann\n"))
+		dst := audit.GetEvents()
+		n.Normalize(dst, src)
+		require.Equal(t, "ann", field(t, &dst.List[0], "actor.name"))
+		dst.Release()
+		src.Release()
+	}
+	require.LessOrEqual(t, len(n.plans), plansMax)
+}
+
+// TestOneHeaderForTwoProducts reads the same file once as what it is and once as what somebody said it is.
+func TestOneHeaderForTwoProducts(t *testing.T) {
+	n := testNormalizer(t, nil)
+	src := csvRecords(t, "s", ',', []byte(benchNetopHeader+"\n"+benchNetop+"\n"+benchNetop+"\n"))
+	src.List[1].Product = "generic"
+	evs := events(t, n, src)
+	require.Equal(t, []string{"netop", "generic"}, []string{evs[0].Product, evs[1].Product})
+	require.Equal(t, "OFFICE-karen", string(evs[0].Attribute("data.logged_on_windows_user")))
+	require.Contains(t, string(evs[1].Attribute("Data")), `"logged_on_windows_user": "OFFICE-karen"`)
+}
+
+func TestTwoColumnsOfOneNameBothComeOut(t *testing.T) {
+	n := testNormalizer(t, nil)
+	ev := &events(t, n, csvRecords(t, "s", ';', []byte("\xef\xbb\xbf\"Action\" ;note;Note;note;\ngo;a;b;c;d\n")))[0]
+	require.Equal(t, "go", field(t, ev, "action"))
+	require.Equal(t, []string{"a", "b", "c", "d"}, []string{
+		string(ev.Attribute("note")), string(ev.Attribute("Note")), string(ev.Attribute("note.2")), string(ev.Attribute("column.5")),
+	})
+}
+
+// TestHostileRecordsDoNotTakeLong gives what would make a careless reader go over the record again and again.
+func TestHostileRecordsDoNotTakeLong(t *testing.T) {
+	n := testNormalizer(t, nil)
+	const size = 1 << 20
+	for name, text := range map[string]string{
+		"parameters": "<34>1 - - - - - [x@1" + strings.Repeat(` p="v"`, size/6) + "]",
+		"elements":   "<34>1 - - - - - " + strings.Repeat("[a]", size/3),
+		"braces":     strings.Repeat("{", size),
+		"quotes":     `{"a":"` + strings.Repeat(`\"`, size/2),
+		"keys":       "{" + strings.Repeat(`"type":`, size/7),
+		"pairs":      strings.Repeat("a=\"", size/3),
+		"brackets":   `{"a":` + strings.Repeat("[", size) + "}",
+		"spaces":     "<34>" + strings.Repeat(" ", size),
+		"cells":      strings.Repeat(`"a""b",`, size/7),
+	} {
+		for _, product := range []string{"generic", "sofie", "ucx", "netop"} {
+			src := lineRecords("s", audit.FormatAuto, text)
+			src.List[0].Product = product
+			start := time.Now()
+			events(t, n, src)
+			require.Less(t, time.Since(start), 5*time.Second, "%s as %s", name, product)
+		}
 	}
 }

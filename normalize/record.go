@@ -21,6 +21,9 @@ const saltBytes = 4096
 // internMax bounds how many classes that no catalogue lists are remembered: a hostile source can make them up.
 const internMax = 4096
 
+// keptMax bounds the memory that is kept for the next batch after a long record, in bytes and for each use.
+const keptMax = 64 << 10
+
 // tableKeys is more than the largest field key that a rule can fill.
 const tableKeys = 128
 
@@ -50,6 +53,7 @@ type scratch struct {
 	at     []int32 // by slot: place in cells plus one
 	used   []bool  // by slot: the value has become a field of the table
 	names  []byte  // memory for flattened names
+	halved []byte  // memory for cells with doubled quotes
 	marks  audit.Marks
 	header syslogHeader
 	format string // what the record's own text is: csv, json, pairs, text
@@ -88,8 +92,11 @@ func (s *scratch) release() {
 	s.table = [tableKeys][]byte{}
 	s.header = syslogHeader{}
 	s.dst, s.trace, s.plan, s.planKey = nil, nil, nil, planKey{}
-	if cap(s.names) > 64<<10 {
+	if cap(s.names) > keptMax {
 		s.names = nil
+	}
+	if cap(s.halved) > keptMax {
+		s.halved = nil
 	}
 }
 
@@ -162,7 +169,14 @@ func (s *scratch) addSlot(name, value []byte, slot uint16) bool {
 			slot = 0
 		}
 	}
-	s.cells = append(s.cells, cell{name: name, value: value, slot: slot})
+	n := len(s.cells)
+	if n == cap(s.cells) {
+		s.cells = append(s.cells, cell{})
+	}
+	// Member by member, as a whole cell would be put together and then copied.
+	s.cells = s.cells[:n+1]
+	c := &s.cells[n]
+	c.name, c.value, c.slot, c.lent = name, value, slot, false
 	return true
 }
 

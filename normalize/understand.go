@@ -184,23 +184,22 @@ func (s *scratch) readStructuredData(data []byte) {
 		}
 		start := len(s.names)
 		s.names = append(append(append(append(s.names, sdPrefix...), id...), '.'), name...)
-		full := s.names[start:len(s.names):len(s.names)]
-		for again := int64(2); s.hasCell(full) && again <= fieldsMax; again++ {
-			s.names = append(s.names[:start+len(sdPrefix)+len(id)+1+len(name)], '.')
-			s.names = strconv.AppendInt(s.names, again, 10)
-			full = s.names[start:len(s.names):len(s.names)]
+		if n := s.countCells(s.names[start:]); n > 0 {
+			s.names = strconv.AppendInt(append(s.names, '.'), n+1, 10)
 		}
-		s.add(full, value, true)
+		s.add(s.names[start:len(s.names):len(s.names)], value, true)
 	})
 }
 
-func (s *scratch) hasCell(name []byte) bool {
+// countCells returns how many cells have a name, or that name and a number.
+func (s *scratch) countCells(name []byte) (n int64) {
 	for i := range s.cells {
-		if bytes.Equal(s.cells[i].name, name) {
-			return true
+		rest, ok := bytes.CutPrefix(s.cells[i].name, name)
+		if ok && (len(rest) == 0 || rest[0] == '.' && digits(rest[1:]) == len(rest)-1) {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // readBody reads a record's own text: a JSON object from the first brace on, key=value text, or just text.

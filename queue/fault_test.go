@@ -356,12 +356,11 @@ func TestCommitThatFailedIsDoneAgain(t *testing.T) {
 }
 
 func TestGroupDelayWaitsOnlyForKnownCompany(t *testing.T) {
-	frames := func(t *testing.T, delay time.Duration) (n uint64) {
+	frames := func(delay time.Duration) (n uint64) {
 		synctest.Test(t, func(t *testing.T) {
 			fs := crashfs.New()
 			q, err := queue.Open("q", queue.Options{FS: fs, GroupDelay: delay})
 			require.NoError(t, err)
-			defer q.Close()
 			start := time.Now()
 			put(t, q, 1)
 			put(t, q, 1)
@@ -372,24 +371,28 @@ func TestGroupDelayWaitsOnlyForKnownCompany(t *testing.T) {
 				}
 			})
 			var group sync.WaitGroup
-			for i := range 4 {
+			appender := func(after ...time.Duration) {
 				group.Go(func() {
-					for range 10 {
-						_, _ = q.Append(context.Background(), [][]byte{fmt.Append(nil, i)}, nil)
-						<-time.After(time.Duration(1+3*i) * time.Millisecond)
+					for _, wait := range after {
+						<-time.After(wait)
+						if _, err := q.Append(context.Background(), [][]byte{{1}}, nil); err != nil {
+							t.Error(err)
+						}
 					}
 				})
 			}
+			appender(0)
+			appender(time.Millisecond, 0)                    // waits for the sync of the first one,
+			appender(2*time.Millisecond, 3*time.Millisecond) // together with this one, which comes back later
 			group.Wait()
 			n = q.Stats().Frames
-			require.Equal(t, uint64(42), q.Stats().Entries)
+			require.Equal(t, uint64(7), q.Stats().Entries)
+			require.NoError(t, q.Close())
 		})
 		return n
 	}
-	without, with := frames(t, 0), frames(t, 20*time.Millisecond)
-	t.Logf("%d frames without, %d with", without, with)
-	require.LessOrEqual(t, with, uint64(20), "four appenders come back together")
-	require.Greater(t, without, with+5)
+	require.Equal(t, uint64(6), frames(0))
+	require.Equal(t, uint64(5), frames(20*time.Millisecond), "the two come back together")
 }
 
 func TestErrorsOfOpenNameTheFile(t *testing.T) {

@@ -6,15 +6,16 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
-
 	"github.com/auditrelay/auditrelay/collect"
 	"github.com/auditrelay/auditrelay/config"
 	"github.com/auditrelay/auditrelay/queue"
 )
 
-// restartAfterMax bounds the pause between two starts of a collector that ends with an error (port taken, for example).
-const restartAfterMax = 30 * time.Second
+// The pause between two starts of a collector that ended with an error doubles from the first to the second.
+const (
+	restartAfterMin = 500 * time.Millisecond
+	restartAfterMax = 30 * time.Second
+)
 
 // source is one way in: a collector that is started again when it fails, and its intake.
 type source struct {
@@ -30,15 +31,12 @@ type source struct {
 
 // supervise runs the collector until ctx is done. With once it returns when the collector has put all that is there.
 func (s *source) supervise(ctx context.Context, q *queue.Queue, once bool) {
-	pause := backoff.NewExponentialBackOff()
-	pause.MaxInterval = restartAfterMax
-	for {
+	for wait := restartAfterMin; ; wait = min(2*wait, restartAfterMax) {
 		err := s.runCollector(ctx, q, once)
 		if ctx.Err() != nil || (once && err == nil) {
 			return
 		}
-		wait := pause.NextBackOff()
-		s.logger.Error("collector ended, it will be started again", "error", err, "after", wait.Round(time.Millisecond))
+		s.logger.Error("collector ended, it will be started again", "error", err, "after", wait)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

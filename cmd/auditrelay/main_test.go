@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/stretchr/testify/require"
 )
 
@@ -21,7 +23,43 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		os.Exit(run(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
 	}
-	os.Exit(m.Run())
+	testscript.Main(m, map[string]func(){
+		"auditrelay": func() {
+			os.Exit(run(context.Background(), os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}))
+		},
+	})
+}
+
+// TestScripts runs the command lines of testdata/script and compares what they print and how they end.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
+			"exitcode": exitCode,
+			"make10mib": func(ts *testscript.TestScript, _ bool, args []string) {
+				line := strings.Repeat("x", 10<<20)
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("before\n"+line+"\nafter\n"), 0o600))
+			},
+			"makebinary": func(ts *testscript.TestScript, _ bool, args []string) {
+				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte("a\x00b\xff\xfe\x01\n\x7fELF\x02\n"), 0o600))
+			},
+		},
+	})
+}
+
+// exitCode runs the program and compares its exit code: exitcode N ARGS….
+func exitCode(ts *testscript.TestScript, _ bool, args []string) {
+	err := ts.Exec("auditrelay", args[1:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
 }
 
 // program returns the program as a child process: the code of this test binary, in a process that can be killed.

@@ -128,6 +128,7 @@ func (k *block) inQuotes(at int) bool {
 func (k *block) takeUnfinished(at int) int {
 	p := k.data[at:]
 	if lf := bytes.IndexByte(p, '\n'); k.inQuotes(at) {
+		k.cut.partial = true
 		return k.cutAtLine(at, trimCR(p[:lf]), lf+1)
 	}
 	p = trimCR(p)

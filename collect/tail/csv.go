@@ -84,7 +84,7 @@ func separatorLine(line []byte) (comma byte, ok bool) {
 	if len(line) != 5 || !bytes.EqualFold(line[:4], []byte("sep=")) {
 		return 0, false
 	}
-	return line[4], true
+	return line[4], bytes.IndexByte([]byte(" ^~:"+delimiters), line[4]) >= 0
 }
 
 // knownColumns are column names, in lower case without blanks and underscores, of the exports that products write. The

@@ -217,6 +217,7 @@ func TestQuoteThatNeverCloses(t *testing.T) {
 		s := newStore()
 		once(t, fast(path), s)
 		check(t, s)
+		require.True(t, s.all()[1].Marks.Has(audit.MarkPartial), "it was cut because it had waited long enough")
 	})
 }
 

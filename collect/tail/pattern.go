@@ -11,9 +11,10 @@ import (
 
 // pattern is one of Options.Paths.
 type pattern struct {
-	text    string
-	literal bool // no wildcard: the path of one file
-	seen    bool // it was expanded once, in this run or, as its note says, in an earlier one
+	text       string
+	literal    bool // no wildcard: the path of one file
+	everything bool // ends in /*, which is not meant for directories
+	seen       bool // it was expanded once, in this run or, as its note says, in an earlier one
 }
 
 // CheckPattern returns an error that wraps ErrPattern and says what is wrong, or nil.
@@ -32,7 +33,8 @@ func parsePattern(text string) (pattern, error) {
 	if _, err := filepath.Match(text, ""); err != nil {
 		return pattern{}, fmt.Errorf("%w %q: a [ has no ], or the pattern ends in a backslash", ErrPattern, text)
 	}
-	return pattern{text: filepath.Clean(text), literal: !hasMeta(text)}, nil
+	text = filepath.Clean(text)
+	return pattern{text: text, literal: !hasMeta(text), everything: filepath.Base(text) == "*"}, nil
 }
 
 func hasMeta(s string) bool { return strings.ContainsAny(s, `*?[\`) }
@@ -76,7 +78,7 @@ func match(dir, pattern string, found func(path string)) (listed int, err error)
 	if err != nil {
 		return 0, err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	for {
 		names, err := d.Readdirnames(1024)
 		listed += len(names)

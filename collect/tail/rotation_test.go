@@ -31,7 +31,7 @@ func TestWriterStaysOnTheRenamedFile(t *testing.T) {
 	path := logPath(t)
 	writer, err := os.Create(path)
 	require.NoError(t, err)
-	defer writer.Close()
+	defer func() { _ = writer.Close() }()
 	fmt.Fprintln(writer, "one")
 	s := newStore()
 	opt := fast(path)
@@ -88,11 +88,11 @@ func TestSuccessorWaitsForPredecessor(t *testing.T) {
 	lines, text := numbered(0, 40_000)
 	write(t, path, text)
 	s := newStore()
-	reached, go_on := make(chan struct{}), make(chan struct{})
+	reached, goOn := make(chan struct{}), make(chan struct{})
 	s.before = func(batch int) error {
 		if batch == 1 {
 			close(reached)
-			<-go_on
+			<-goOn
 		}
 		return nil
 	}
@@ -101,7 +101,7 @@ func TestSuccessorWaitsForPredecessor(t *testing.T) {
 	require.NoError(t, os.Rename(path, path+".1"))
 	more, text := numbered(40_000, 50_000)
 	write(t, path, text)
-	close(go_on)
+	close(goOn)
 	s.wait(t, append(lines, more...)...)
 	r.stop(t)
 }
@@ -130,11 +130,11 @@ func TestDeletedWhilePutWaits(t *testing.T) {
 	path := logPath(t)
 	write(t, path, "one\n")
 	s := newStore()
-	reached, go_on := make(chan struct{}), make(chan struct{})
+	reached, goOn := make(chan struct{}), make(chan struct{})
 	s.before = func(batch int) error {
 		if batch == 1 {
 			close(reached)
-			<-go_on
+			<-goOn
 		}
 		return nil
 	}
@@ -147,7 +147,7 @@ func TestDeletedWhilePutWaits(t *testing.T) {
 			"the queue is full, but the file is held open")
 	}
 	require.NoError(t, os.Remove(path+".1"))
-	close(go_on)
+	close(goOn)
 	s.wait(t, "one", "generation 0", "generation 1", "generation 2")
 	r.stop(t)
 }
@@ -200,7 +200,7 @@ func TestHoleLeftByAWriterThatDoesNotAppend(t *testing.T) {
 	path := logPath(t)
 	writer, err := os.Create(path)
 	require.NoError(t, err)
-	defer writer.Close()
+	defer func() { _ = writer.Close() }()
 	_, err = writer.WriteString(strings.Repeat("before\n", 100_000))
 	require.NoError(t, err)
 	s := newStore()
@@ -306,6 +306,7 @@ func TestRefusedPathsDoNotStopOthers(t *testing.T) {
 	require.NoError(t, os.Symlink(secret, in("link.log")))
 	require.NoError(t, unix.Mkfifo(in("pipe.log"), 0o600))
 	require.NoError(t, os.Mkdir(in("dir.log"), 0o700))
+	require.NoError(t, os.Mkdir(in("folder.txt"), 0o700))
 	write(t, in("notdir"), "")
 	write(t, in("packed.log"), "\x1F\x8B\x08\x00packed")
 	write(t, in("wide.log"), "\xFF\xFEa\x00\n\x00")
@@ -314,15 +315,19 @@ func TestRefusedPathsDoNotStopOthers(t *testing.T) {
 	write(t, in("good.log"), "good\n")
 	paths := map[string]string{
 		in("link.log"): "symbolic link", in("pipe.log"): "named pipe", in("dir.log"): "directory",
-		in("packed.log"): "gzip", in("wide.log"): "UTF-16", in("missing.log"): "no such file", in("notdir/x.log"): "not a directory",
-		in("gone") + "/*.log": "no such file", "/dev/null": "device", in("nothing*.log"): "no file matches yet",
+		in("packed.log"): "gzip", in("wide.log"): "UTF-16",
+		in("missing.log"): "no such file", in("notdir/x.log"): "not a directory",
+		in("gone") + "/*.log": "no such file", "/dev/null": "device",
+		in("folder.txt"): "directory", in("nothing*.log"): "no file matches yet",
 	}
-	list := []string{in("good.log")}
+	list := []string{in("good.log"), in("*.txt")}
 	if os.Getuid() != 0 {
 		paths[in("locked.log")] = "let the user that runs this read it"
 	}
 	for path := range paths {
-		list = append(list, path)
+		if filepath.Ext(path) != ".txt" {
+			list = append(list, path)
+		}
 	}
 	s := newStore()
 	r := start(t, fast(list...), s)
@@ -377,6 +382,25 @@ func TestDirectoryThatVanishesAndComesBack(t *testing.T) {
 	write(t, path, "two\n")
 	s.wait(t, "one", "two")
 	r.stop(t)
+}
+
+func TestHugeFileDoesNotStarveOthers(t *testing.T) {
+	dir := t.TempDir()
+	_, text := numbered(0, 300_000)
+	write(t, filepath.Join(dir, "huge.log"), text)
+	for i := range 10 {
+		write(t, filepath.Join(dir, fmt.Sprintf("small-%c.log", 'a'+i)), "small\n")
+	}
+	s := newStore()
+	once(t, fast(filepath.Join(dir, "*.log")), s)
+	require.Equal(t, 300_010, s.count())
+	small := 0
+	for _, raw := range s.raws()[:60_000] {
+		if raw == "small" {
+			small++
+		}
+	}
+	require.Equal(t, 10, small, "each file gets its turn in the first round")
 }
 
 func TestTooManyFiles(t *testing.T) {

@@ -21,10 +21,10 @@ const (
 	batchRecords    = 8 << 10
 	retryInterval   = time.Second // between two attempts to hand over the same batch
 	wakeInterval    = 25 * time.Millisecond
-	siblingTime     = 30 * time.Second      // between two searches for closed files that grow again
-	siblingHaste    = 5 * time.Second       // after a rotation each scan searches: a listing may miss what is renamed
-	forgetAfter     = 24 * time.Hour        // a file system that is not mounted for a while must not cost the positions
-	scanPause       = 20 * time.Microsecond // for each path that a scan looked at: ten times what that takes
+	siblingTime     = 30 * time.Second       // between two searches for closed files that grow again
+	siblingHaste    = 5 * time.Second        // after a rotation each scan searches: a listing may miss what is renamed
+	forgetAfter     = 24 * time.Hour         // a file system that is not mounted for a while must not cost the positions
+	scanPause       = 100 * time.Microsecond // for each path that a scan looked at: some ten times what that takes
 	problemsShown   = 1000
 	failureInterval = 5 * time.Second // between two attempts to read a file that could not be read
 	headerRowBytes  = 1 << 20
