@@ -92,7 +92,7 @@ func (b *Events) Reset() {
 	b.List = b.List[:0]
 	b.mem.reset()
 	for _, piece := range b.fields {
-		clear(piece[:cap(piece)])
+		clear(piece)
 		if cap(piece) == chunkFields && len(b.spare) < chunksKept {
 			b.spare = append(b.spare, piece[:0])
 		}
@@ -134,7 +134,11 @@ func (b *Events) AddField(ev *Event, f Field) {
 		b.newFields(max(chunkFields, 2*len(old)))
 		ev.Fields = append(b.last()[:0:cap(b.last())], old...)
 	}
-	ev.Fields = append(ev.Fields, f)
+	// Member by member: assigning the whole struct goes through a call of the runtime while the collector is marking.
+	n := len(ev.Fields)
+	ev.Fields = ev.Fields[:n+1]
+	dst := &ev.Fields[n]
+	dst.Key, dst.Name, dst.Value = f.Key, f.Name, f.Value
 }
 
 // EndFields ends the list that StartFields began.

@@ -21,7 +21,7 @@ import (
 // TestBenchmarkWholePath runs the real binary: a CSV report of 1,000,000 records, understood, durable with fsync, as CEF over
 // TCP to a receiver that counts lines. It prints events/s, CPU per event and peak memory of the whole process.
 func TestBenchmarkWholePath(t *testing.T) {
-	const records = 1_000_000
+	const records, rounds = 1_000_000, 3
 	dir := t.TempDir()
 	report := filepath.Join(dir, "report.csv")
 	writeNetopReport(t, report, records)
@@ -31,7 +31,7 @@ func TestBenchmarkWholePath(t *testing.T) {
 	require.NoError(t, err)
 	t.Logf("%d records, %d MB, %d cores, %s", records, info.Size()/1e6, runtime.NumCPU(), runtime.Version())
 	for _, format := range []string{"cef", "json"} {
-		for round := range 3 {
+		for round := range rounds {
 			benchOnce(t, binary, report, filepath.Join(dir, fmt.Sprint(format, round)), format, records)
 		}
 	}
