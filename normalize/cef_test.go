@@ -276,43 +276,92 @@ func TestCEFTargetsGoWhereTheirKindBelongs(t *testing.T) {
 		fields map[audit.FieldKey]string
 		want   map[string]string // less rt and the labels
 	}{
-		{"user", map[audit.FieldKey]string{audit.KeyTargetType: "USER", audit.KeyTargetName: "Ann", audit.KeyTargetID: "7"},
-			map[string]string{"cs3": "USER", "duser": "Ann", "duid": "7"}},
-		{"no type", map[audit.FieldKey]string{audit.KeyTargetName: "Ann", audit.KeyTargetID: "7"},
-			map[string]string{"duser": "Ann", "duid": "7"}},
-		{"device beside the host", map[audit.FieldKey]string{
-			audit.KeyTargetType: "Host-Device", audit.KeyTargetName: "pc", audit.KeyTargetID: "d-1", audit.KeyHostID: "d-2"},
-			map[string]string{"cs3": "Host-Device", "dhost": "pc", "deviceExternalId": "d-2", "flexString2": "d-1"}},
-		{"the same device", map[audit.FieldKey]string{
-			audit.KeyTargetType: "device", audit.KeyTargetID: "d-1 ", audit.KeyHostID: "d-1"},
-			map[string]string{"cs3": "device", "deviceExternalId": "d-1"}},
-		{"file", map[audit.FieldKey]string{
-			audit.KeyTargetType: "file", audit.KeyTargetName: "a=b.txt", audit.KeyTargetID: "f1"},
-			map[string]string{"cs3": "file", "fname": "a=b.txt", "fileId": "f1"}},
-		{"file of another name", map[audit.FieldKey]string{
-			audit.KeyTargetType: "file", audit.KeyTargetName: "a", audit.KeyFileName: "b", audit.KeyPackageID: "p"},
-			map[string]string{"cs3": "file", "fname": "b", "flexString1": "a", "fileId": "p"}},
-		{"file with a blank name", map[audit.FieldKey]string{
-			audit.KeyTargetType: "file", audit.KeyTargetName: "a", audit.KeyFileName: " \t"},
-			map[string]string{"cs3": "file", "fname": "a"}},
-		{"group", map[audit.FieldKey]string{
-			audit.KeyTargetType: "USER_GROUP", audit.KeyTargetName: "Helpdesk", audit.KeyTargetID: "12"},
-			map[string]string{"cs3": "USER_GROUP", "dpriv": "Helpdesk", "flexString2": "12"}},
-		{"a kind that nobody listed", map[audit.FieldKey]string{
-			audit.KeyTargetType: "ROLE_ASSIGNMENT", audit.KeyTargetName: "root", audit.KeyTargetID: "31"},
-			map[string]string{"cs3": "ROLE_ASSIGNMENT", "flexString1": "root", "flexString2": "31"}},
-		{"a kind longer than any", map[audit.FieldKey]string{
-			audit.KeyTargetType: encRepeat("user", 20), audit.KeyTargetName: "x"},
-			map[string]string{"cs3": encRepeat("user", 20), "flexString1": "x"}},
-		{"two kinds at once", map[audit.FieldKey]string{audit.KeyTargetType: "user users", audit.KeyTargetName: "x"},
-			map[string]string{"cs3": "user users", "flexString1": "x"}},
-		{"IPv6", map[audit.FieldKey]string{audit.KeyClientIP: "2001:db8::7", audit.KeyHostIP: "::1"},
-			map[string]string{"c6a2": "2001:db8::7", "c6a1": "::1"}},
-		{"no address", map[audit.FieldKey]string{
-			audit.KeyClientIP: "fe80::1%eth0", audit.KeyHostIP: "unknown", audit.KeyHostName: "h"},
-			map[string]string{"shost": "fe80::1%eth0", "dvchost": "h"}},
+		{
+			"user",
+			map[audit.FieldKey]string{audit.KeyTargetType: "USER", audit.KeyTargetName: "Ann", audit.KeyTargetID: "7"},
+			map[string]string{"cs3": "USER", "duser": "Ann", "duid": "7"},
+		},
+		{
+			"no type",
+			map[audit.FieldKey]string{audit.KeyTargetName: "Ann", audit.KeyTargetID: "7"},
+			map[string]string{"duser": "Ann", "duid": "7"},
+		},
+		{
+			"device beside the host",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "Host-Device", audit.KeyTargetName: "pc", audit.KeyTargetID: "d-1", audit.KeyHostID: "d-2",
+			},
+			map[string]string{"cs3": "Host-Device", "dhost": "pc", "deviceExternalId": "d-2", "flexString2": "d-1"},
+		},
+		{
+			"the same device",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "device", audit.KeyTargetID: "d-1 ", audit.KeyHostID: "d-1",
+			},
+			map[string]string{"cs3": "device", "deviceExternalId": "d-1"},
+		},
+		{
+			"file",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "file", audit.KeyTargetName: "a=b.txt", audit.KeyTargetID: "f1",
+			},
+			map[string]string{"cs3": "file", "fname": "a=b.txt", "fileId": "f1"},
+		},
+		{
+			"file of another name",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "file", audit.KeyTargetName: "a", audit.KeyFileName: "b", audit.KeyPackageID: "p",
+			},
+			map[string]string{"cs3": "file", "fname": "b", "flexString1": "a", "fileId": "p"},
+		},
+		{
+			"file with a blank name",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "file", audit.KeyTargetName: "a", audit.KeyFileName: " \t",
+			},
+			map[string]string{"cs3": "file", "fname": "a"},
+		},
+		{
+			"group",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "USER_GROUP", audit.KeyTargetName: "Helpdesk", audit.KeyTargetID: "12",
+			},
+			map[string]string{"cs3": "USER_GROUP", "dpriv": "Helpdesk", "flexString2": "12"},
+		},
+		{
+			"a kind that nobody listed",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: "ROLE_ASSIGNMENT", audit.KeyTargetName: "root", audit.KeyTargetID: "31",
+			},
+			map[string]string{"cs3": "ROLE_ASSIGNMENT", "flexString1": "root", "flexString2": "31"},
+		},
+		{
+			"a kind longer than any",
+			map[audit.FieldKey]string{
+				audit.KeyTargetType: encRepeat("user", 20), audit.KeyTargetName: "x",
+			},
+			map[string]string{"cs3": encRepeat("user", 20), "flexString1": "x"},
+		},
+		{
+			"two kinds at once",
+			map[audit.FieldKey]string{audit.KeyTargetType: "user users", audit.KeyTargetName: "x"},
+			map[string]string{"cs3": "user users", "flexString1": "x"},
+		},
+		{
+			"IPv6",
+			map[audit.FieldKey]string{audit.KeyClientIP: "2001:db8::7", audit.KeyHostIP: "::1"},
+			map[string]string{"c6a2": "2001:db8::7", "c6a1": "::1"},
+		},
+		{
+			"no address",
+			map[audit.FieldKey]string{
+				audit.KeyClientIP: "fe80::1%eth0", audit.KeyHostIP: "unknown", audit.KeyHostName: "h",
+			},
+			map[string]string{"shost": "fe80::1%eth0", "dvchost": "h"},
+		},
 		{"result code with a leading zero", map[audit.FieldKey]string{
-			audit.KeyResultCode: "012"}, map[string]string{"cs4": "012"}},
+			audit.KeyResultCode: "012",
+		}, map[string]string{"cs4": "012"}},
 	} {
 		m, err := cefRead(string(encNew(t, "cef").Append(nil, encWith(test.fields))))
 		require.NoError(t, err, test.name)

@@ -203,9 +203,12 @@ func TestJSONObjectsCloseWhicheverMembersAreThere(t *testing.T) {
 	encoder, err := NewEncoder("json", EncoderOptions{RelayID: "a\"b"})
 	require.NoError(t, err)
 	for _, keys := range [][]audit.FieldKey{
-		{audit.KeySourcePath}, {audit.KeySyslogMsgID}, {audit.KeySourcePeer, audit.KeySyslogFacility},
+		{audit.KeySourcePath},
+		{audit.KeySyslogMsgID},
+		{audit.KeySourcePeer, audit.KeySyslogFacility},
 		{audit.KeyAppName, audit.KeyModule},
-		{audit.KeyActorType, audit.KeyTargetType, audit.KeyClientIP}, {audit.KeyResultCode},
+		{audit.KeyActorType, audit.KeyTargetType, audit.KeyClientIP},
+		{audit.KeyResultCode},
 	} {
 		for _, source := range []string{"", "c"} {
 			fields := make(map[audit.FieldKey]string)

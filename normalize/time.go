@@ -105,19 +105,20 @@ func offsetAt(sec int64, location *time.Location) int64 {
 	return int64(offset)
 }
 
-// guessYear gives t the year that brings it nearest to received. 29 February only fits leap years.
+// clockAheadSeconds is how far a sender's clock may be ahead of ours, a week, before a time without a year is taken for
+// one of the year before: audit records come late, not early.
+const clockAheadSeconds = 7 * 24 * 3600
+
+// guessYear gives t the latest year in which it is not more than clockAheadSeconds after received. 29 February only fits
+// leap years.
 func (t *stamp) guessYear(received time.Time) {
-	local, best := *t, int64(-1)
-	for year := received.Year() - 4; year <= received.Year()+4; year++ {
-		if local.year = year; year < 1 || year > 9999 || t.day > daysIn(year, t.month) {
+	local := *t
+	for year := received.Year() + 1; year >= received.Year()-8 && year >= 1; year-- {
+		if local.year = year; year > 9999 || t.day > daysIn(year, t.month) {
 			continue
 		}
-		distance := local.wall() - received.Unix()
-		if distance < 0 {
-			distance = -distance
-		}
-		if best < 0 || distance < best {
-			best, t.year = distance, year
+		if t.year = year; local.wall() <= received.Unix()+clockAheadSeconds {
+			return
 		}
 	}
 }
@@ -141,12 +142,19 @@ var layoutTokens = []struct {
 	text string
 	step layoutStep
 }{
-	{"2006", layoutStep{kind: 'Y'}}, {"Jan", layoutStep{kind: 'b'}},
-	{"01", layoutStep{kind: 'M', fixed: true}}, {"02", layoutStep{kind: 'D', fixed: true}},
-	{"15", layoutStep{kind: 'h', fixed: true}}, {"03", layoutStep{kind: 'H', fixed: true}},
-	{"04", layoutStep{kind: 'm', fixed: true}}, {"05", layoutStep{kind: 's', fixed: true}},
-	{"PM", layoutStep{kind: 'p'}}, {"_2", layoutStep{kind: 'D'}},
-	{"1", layoutStep{kind: 'M'}}, {"2", layoutStep{kind: 'D'}}, {"3", layoutStep{kind: 'H'}},
+	{"2006", layoutStep{kind: 'Y'}},
+	{"Jan", layoutStep{kind: 'b'}},
+	{"01", layoutStep{kind: 'M', fixed: true}},
+	{"02", layoutStep{kind: 'D', fixed: true}},
+	{"15", layoutStep{kind: 'h', fixed: true}},
+	{"03", layoutStep{kind: 'H', fixed: true}},
+	{"04", layoutStep{kind: 'm', fixed: true}},
+	{"05", layoutStep{kind: 's', fixed: true}},
+	{"PM", layoutStep{kind: 'p'}},
+	{"_2", layoutStep{kind: 'D'}},
+	{"1", layoutStep{kind: 'M'}},
+	{"2", layoutStep{kind: 'D'}},
+	{"3", layoutStep{kind: 'H'}},
 }
 
 // parseLayout compiles a layout: unix, unix_ms, rfc3339, or one made of 2006 01 1 Jan 02 2 _2 15 03 3 04 05 PM and

@@ -157,7 +157,7 @@ func fieldBytes(field []byte) int {
 // checkPayload walks through the entries and the marks of a payload.
 func checkPayload(h header, payload []byte) error {
 	entries, marks := payload[:h.length-h.markBytes], payload[h.length-h.markBytes:]
-	ok := true
+	var ok bool
 	for range h.count {
 		if _, entries, ok = nextField(entries); !ok {
 			return errPayload
