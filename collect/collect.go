@@ -3,8 +3,9 @@
 // and learns from the return value whether they are safe. It does not know what a record means.
 //
 // CSV: a collector finds where records begin and end, keeps the header row in audit.Origin.Header and the delimiter in
-// audit.Origin.Comma, and never delivers the header as a record. A quote opens a cell only at the cell's start. Syslog:
-// a collector does the framing; a record's bytes are the whole message with its header.
+// audit.Origin.Comma, and does not deliver the header as a record, unless it does not look like a header. A quote opens
+// a cell only at the cell's start. Syslog: a collector does the framing; a record's bytes are the whole message with
+// its header.
 package collect
 
 import (

@@ -25,7 +25,7 @@ type FileSettings struct {
 	// beginning.
 	StartAt string `yaml:"start_at" oneof:"beginning end" doc:"Where to begin in files that are there already."`
 
-	MaxRecord config.Bytes `yaml:"max_record" min:"1KiB" max:"64MiB" doc:"Longest record; a longer one comes in parts."`
+	MaxRecord config.Bytes `yaml:"max_record" min:"1KiB" max:"8MiB" doc:"Longest record; a longer one comes in parts."`
 	// File notifications make it quicker where there are any.
 	PollInterval config.Duration `yaml:"poll_interval" min:"10ms" max:"1h" doc:"Time between two looks at the files."`
 	PartialAfter config.Duration `yaml:"partial_after" min:"100ms" doc:"Age at which half a record is delivered."`

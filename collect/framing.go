@@ -104,7 +104,7 @@ const (
 
 // head looks at the start of a frame and returns the length of the octet count with its space, and the count.
 //
-// In mode auto only digits, a space and "<" are an octet count (RFC 6587 section 3.4.1: MSG-LEN SP SYSLOG-MSG, and a
+// In mode auto only digits, a space and a PRI are an octet count (RFC 6587 section 3.4.1: MSG-LEN SP SYSLOG-MSG, and a
 // SYSLOG-MSG begins with its PRI): lines of text may begin with a number, too.
 func (s *framer) head(p []byte, end bool) (head, count, is int) {
 	if s.mode == framingNewline {
@@ -129,14 +129,14 @@ func (s *framer) head(p []byte, end bool) (head, count, is int) {
 		s.broken = true
 		return 0, 0, headWrong
 	}
-	need := 1
-	if s.mode == framingAuto {
-		need = 2
+	pri, complete := true, len(p) > n
+	if s.mode == framingAuto && len(p) > n {
+		pri, complete = priority(p[n+1:])
 	}
 	switch {
-	case len(p) < n+need && !end && (len(p) == n || p[n] == ' '):
+	case !complete && pri && !end && (len(p) == n || p[n] == ' '):
 		return 0, 0, headUnknown
-	case len(p) < n+need || p[n] != ' ' || need == 2 && p[n+1] != '<':
+	case !complete || !pri || p[n] != ' ':
 		return 0, 0, otherwise
 	case n > countDigits:
 		s.broken = true
@@ -145,6 +145,22 @@ func (s *framer) head(p []byte, end bool) (head, count, is int) {
 		return 0, 0, headWrong
 	}
 	return n + 1, count, headCount
+}
+
+// priority reports whether p may begin with a PRI, "<", one to three digits and ">" (RFC 5424 section 6.2.1), and
+// whether p is long enough to tell.
+func priority(p []byte) (is, complete bool) {
+	digits := 0
+	for i, c := range p {
+		switch {
+		case i == 0 && c == '<':
+		case i > 0 && c >= '0' && c <= '9' && digits < 3:
+			digits++
+		default:
+			return c == '>' && digits > 0, true
+		}
+	}
+	return true, false
 }
 
 // line takes a line, or a part of one that is too long. CR and NUL before the line feed belong to the line ending.

@@ -65,8 +65,8 @@ func TestFraming(t *testing.T) {
 		},
 		{
 			name:   "octet counts",
-			stream: "5 <34>a6 <34>b\n6 <3\x00>c\r\x00",
-			want:   []string{"<34>a", "<34>b\n", "<3\x00>c\r"},
+			stream: "5 <34>a6 <34>b\n6 <3>\x00c\r\x00",
+			want:   []string{"<34>a", "<34>b\n", "<3>\x00c\r"},
 		},
 		{
 			name:   "octet counts with line feeds between",
@@ -79,6 +79,11 @@ func TestFraming(t *testing.T) {
 			name:   "lines that begin with a number",
 			stream: "2025-01-02 x\n1735722000 y\n12 z\n7\n",
 			want:   []string{"2025-01-02 x", "1735722000 y", "12 z", "7"},
+		},
+		{
+			name:   "lines that begin with a number and an angle bracket",
+			stream: "404 <b>hello\nnext line\n3 <\n4 <1\n5 <1234>x\n6 <>\n",
+			want:   []string{"404 <b>hello", "next line", "3 <", "4 <1", "5 <1234>x", "6 <>"},
 		},
 		{
 			name:   "octet counts without PRI where they are set",

@@ -24,6 +24,7 @@ const (
 	putInterval    = time.Second     // between two attempts to hand over the same batch
 	batchBytes     = 256 << 10
 	batchRecords   = 8 << 10
+	starvedTime    = 5 * time.Minute // for how long the state tells of connections that were closed for want of buffers
 	batchesMax     = 16              // of all connections at a time: 4 MiB
 	buffersMax     = int64(32 << 20) // of all connections together, beyond connectionBytes each
 )
@@ -82,7 +83,7 @@ type Syslog struct {
 
 	connections chan struct{} // one token for each open connection
 	batches     chan struct{} // one token for each batch of a connection that is being filled or put
-	buffers     atomic.Int64  // bytes of the connections' buffers beyond connectionBytes each
+	buffers     buffers       // of the connections
 }
 
 // listener is one of the addresses. Its counters are read by Inputs at any time.
@@ -95,7 +96,8 @@ type listener struct {
 	reason string   // why it is not, or what is wrong with it
 
 	records, bytes, skipped, parts, partials, framingErrors, refused, dropped atomic.Uint64
-	open                                                                      atomic.Int64
+	open, starving                                                            atomic.Int64
+	starvedAt                                                                 atomic.Int64
 }
 
 // NewSyslog makes a collector of kind syslog.
@@ -106,6 +108,7 @@ func NewSyslog(env Env, s *SyslogSettings) (*Syslog, error) {
 		settings:    *s,
 		connections: make(chan struct{}, s.MaxConnections),
 		batches:     make(chan struct{}, batchesMax),
+		buffers:     buffers{limit: buffersMax},
 	}
 	for _, u := range s.Listen {
 		if u.Scheme != "udp" && u.Scheme != "tcp" {
@@ -211,8 +214,11 @@ func (c *Syslog) Inputs() []Input {
 		}
 		l.mu.Lock()
 		in.Reason = l.reason
+		if in.Reason == "" {
+			in.Reason = l.starvation()
+		}
 		switch {
-		case l.reason != "":
+		case in.Reason != "":
 			in.State = StateDegraded
 		case l.addr == nil:
 			in.State = StateWaiting
@@ -223,16 +229,30 @@ func (c *Syslog) Inputs() []Input {
 	return list
 }
 
-// deliver hands the batch over and empties it. What is not taken is counted: a sender of plain syslog cannot be told.
-func (c *Syslog) deliver(ctx context.Context, l *listener, put PutFunc, batch *audit.Records) {
+// starvation says whether connections wait for buffers, or were closed for want of them not long ago.
+func (l *listener) starvation() string {
+	at := l.starvedAt.Load()
+	switch {
+	case at > 0 && time.Since(time.Unix(0, at)) < starvedTime:
+		return "connections were closed, too many long messages at a time: lower max_message or max_connections"
+	case l.starving.Load() > 0:
+		return "connections wait for room, too many long messages at a time: lower max_message or max_connections"
+	default:
+		return ""
+	}
+}
+
+// deliver hands the batch over and empties it. It reports whether the batch was taken. What was not is counted: a
+// sender of plain syslog cannot be told.
+func (c *Syslog) deliver(ctx context.Context, l *listener, put PutFunc, batch *audit.Records) (taken bool) {
 	defer batch.Reset()
 	if len(batch.List) == 0 {
-		return
+		return true
 	}
 	if _, err := put(ctx, batch); err != nil {
 		l.dropped.Add(uint64(len(batch.List)))
 		c.log.Error("messages lost at the end", "listener", l.url.String(), "records", len(batch.List), "error", err)
-		return
+		return false
 	}
 	n := 0
 	for i := range batch.List {
@@ -240,6 +260,7 @@ func (c *Syslog) deliver(ctx context.Context, l *listener, put PutFunc, batch *a
 	}
 	l.records.Add(uint64(len(batch.List)))
 	l.bytes.Add(uint64(n))
+	return true
 }
 
 // lasting returns a put that tries until the batch is taken, as long as ctx lasts, and then once more until final ends.

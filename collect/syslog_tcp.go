@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -15,6 +16,12 @@ import (
 const (
 	connectionBytes = 4 << 10   // of an idle one
 	busyBytes       = 128 << 10 // of one that sends without pause
+)
+
+// Times of a connection's buffer.
+const (
+	quietTime    = time.Second      // a connection that is silent for so long gives back what of its buffer is empty
+	roomPatience = 30 * time.Second // how long a connection waits for a larger buffer if idle_timeout does not say
 )
 
 // acceptPause is how long to wait after accept failed, mostly for want of descriptors.
@@ -86,7 +93,7 @@ func (c *Syslog) receive(ctx context.Context, l *listener, conn net.Conn, put Pu
 		framer: framer{mode: c.settings.framing(), max: int(c.settings.MaxMessage)},
 		buf:    make([]byte, connectionBytes),
 	}
-	defer k.resize(connectionBytes)
+	defer k.release()
 	for {
 		err := k.read(ctx)
 		k.hand(ctx, put, err != nil)
@@ -101,35 +108,26 @@ func (c *Syslog) receive(ctx context.Context, l *listener, conn net.Conn, put Pu
 	}
 }
 
-var errTooManyBuffers = errors.New("too many long messages at a time")
-
 // read waits for bytes and takes what there is.
 func (k *connection) read(ctx context.Context) error {
 	if k.start == k.end {
 		k.start, k.end = 0, 0
+		if _, waiting := k.buffers.state(); waiting > 0 && len(k.buf) > connectionBytes {
+			k.resize(connectionBytes)
+		}
 	}
 	if k.end == len(k.buf) {
 		if k.start > 0 {
 			k.end = copy(k.buf, k.buf[k.start:k.end])
 			k.start = 0
-		} else if !k.resize(min(2*len(k.buf), max(busyBytes, k.framer.max+frameOverhead))) {
-			k.l.refused.Add(1)
-			return errTooManyBuffers
-		}
-	}
-	if idle := time.Duration(k.settings.IdleTimeout); idle > 0 {
-		if err := k.conn.SetReadDeadline(time.Now().Add(idle)); err != nil {
+		} else if err := k.grow(ctx, min(2*len(k.buf), max(busyBytes, k.framer.max+frameOverhead))); err != nil {
 			return err
 		}
-		if ctx.Err() != nil { // the deadline that ended the waiting may have been overwritten
-			return ctx.Err()
-		}
 	}
-	space := k.buf[k.end:]
-	n, err := k.conn.Read(space)
+	n, space, err := k.receive(ctx)
 	k.end += n
 	switch {
-	case n == len(space) && len(k.buf) < busyBytes && k.start == 0:
+	case n == space && len(k.buf) < busyBytes && k.start == 0:
 		k.resize(min(2*len(k.buf), busyBytes)) // if there is no room, smaller reads do
 	case k.end-k.start < connectionBytes/4 && len(k.buf) > connectionBytes && n < connectionBytes:
 		k.resize(connectionBytes)
@@ -137,19 +135,82 @@ func (k *connection) read(ctx context.Context) error {
 	return err
 }
 
+// receive reads once into what is free of the buffer, space bytes. A connection that is silent does not keep a large
+// buffer from others while it waits.
+func (k *connection) receive(ctx context.Context) (n, space int, err error) {
+	idle := time.Duration(k.settings.IdleTimeout)
+	began := time.Now()
+	for {
+		var deadline time.Time
+		if idle > 0 {
+			deadline = began.Add(idle)
+		}
+		large := len(k.buf) > connectionBytes && k.end-k.start < len(k.buf)/2
+		if quiet := time.Now().Add(quietTime); large && (idle == 0 || quiet.Before(deadline)) {
+			deadline = quiet
+		} else {
+			large = false
+		}
+		if err := k.conn.SetReadDeadline(deadline); err != nil {
+			return 0, 0, err
+		}
+		if ctx.Err() != nil { // the deadline that ended the waiting may have been overwritten
+			return 0, 0, ctx.Err()
+		}
+		free := k.buf[k.end:]
+		n, err := k.conn.Read(free)
+		if large && n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && ctx.Err() == nil {
+			k.resize(max(connectionBytes, k.end-k.start+1))
+			continue
+		}
+		return n, len(free), err
+	}
+}
+
+// grow gives the connection a buffer of n bytes, as soon as there is room. An error means that the connection has to be
+// closed.
+func (k *connection) grow(ctx context.Context, n int) error {
+	if k.resize(n) {
+		return nil
+	}
+	patience := time.Duration(k.settings.IdleTimeout)
+	if patience <= 0 {
+		patience = roomPatience
+	}
+	k.l.starving.Add(1)
+	err := k.buffers.wait(ctx, k, n-len(k.buf), patience)
+	k.l.starving.Add(-1)
+	if err == nil {
+		k.replace(n)
+		return nil
+	}
+	if errors.Is(err, errNoRoom) {
+		k.l.refused.Add(1)
+		k.l.starvedAt.Store(time.Now().UnixNano())
+		k.log.Warn("connection closed: too many long messages at a time, lower max_message or max_connections",
+			"listener", k.l.url.String(), "peer", k.peer, "waited", patience)
+	}
+	return err
+}
+
 // resize gives the connection a buffer of n bytes with the same content. It reports false, and changes nothing, if all
 // connections together would have too much.
 func (k *connection) resize(n int) bool {
-	more := int64(n - len(k.buf))
-	if k.buffers.Add(more) > buffersMax && more > 0 {
-		k.buffers.Add(-more)
+	if !k.buffers.take(n - len(k.buf)) {
 		return false
 	}
+	k.replace(n)
+	return true
+}
+
+func (k *connection) replace(n int) {
 	buf := make([]byte, n)
 	k.end = copy(buf, k.buf[k.start:k.end])
 	k.start, k.buf = 0, buf
-	return true
 }
+
+// release gives the buffer back at the end.
+func (k *connection) release() { k.buffers.take(connectionBytes - len(k.buf)) }
 
 // hand takes the frames out of the buffer and hands them over. last says that no bytes follow.
 func (k *connection) hand(ctx context.Context, put PutFunc, last bool) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 const (
 	datagramBytes = 64 << 10             // more than a UDP message can have
 	gatherTime    = 2 * time.Millisecond // how long a batch waits for more messages
+	drainBytes    = 64 << 20             // taken at the end of what the kernel has kept
 	dropInterval  = time.Second          // between two looks at what the kernel dropped
 )
 
@@ -44,7 +46,7 @@ func (c *Syslog) serveUDP(ctx context.Context, l *listener, conn *net.UDPConn, p
 	defer batch.Release()
 	counting := make(chan struct{})
 	defer func() { <-counting }()
-	done, cancel := context.WithCancel(ctx)
+	done, cancel := context.WithCancel(context.WithoutCancel(ctx)) // counted until the last message was taken
 	defer cancel()
 	go func() {
 		defer close(counting)
@@ -55,7 +57,7 @@ func (c *Syslog) serveUDP(ctx context.Context, l *listener, conn *net.UDPConn, p
 		c.deliver(ctx, l, put, batch)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return r.drain(ctx, batch, put)
 		case err != nil && !errors.Is(err, syscall.ECONNREFUSED): // an ICMP message about something that we never sent
 			return err
 		}
@@ -101,22 +103,81 @@ func (r *datagrams) receive(batch *audit.Records, first bool) (more bool, err er
 		if err != nil {
 			return false, fmt.Errorf("receive: %w", err)
 		}
-		raw := bytes.TrimRight(r.buf[:n], "\r\n\x00")
-		if len(raw) == 0 {
-			r.l.skipped.Add(1)
-		} else {
-			rec := r.add(batch, r.l, frame{raw: raw})
-			rec.Peer, rec.Received = peer.Addr().Unmap(), time.Now()
-			if dropped := r.l.dropped.Load(); dropped > r.marked {
-				rec.Marks |= audit.MarkPossibleLoss
-				r.marked = dropped
-			}
-		}
+		r.take(batch, n, peer.Addr().Unmap())
 		if first {
 			return true, nil
 		}
 	}
 	return true, nil
+}
+
+// take appends the message that was read into the buffer.
+func (r *datagrams) take(batch *audit.Records, n int, peer netip.Addr) {
+	raw := bytes.TrimRight(r.buf[:n], "\r\n\x00")
+	if len(raw) == 0 {
+		r.l.skipped.Add(1)
+		return
+	}
+	rec := r.add(batch, r.l, frame{raw: raw})
+	rec.Peer, rec.Received = peer, time.Now()
+	if dropped := r.l.dropped.Load(); dropped > r.marked {
+		rec.Marks |= audit.MarkPossibleLoss
+		r.marked = dropped
+	}
+}
+
+// drain takes at the end what the kernel has kept, without waiting for more, at most drainBytes and for at most
+// stopTime. Once something was not taken the rest is only counted as dropped.
+func (r *datagrams) drain(ctx context.Context, batch *audit.Records, put PutFunc) error {
+	raw, err := r.conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	end := time.Now().Add(stopTime)
+	taken, total, lost := true, 0, uint64(0)
+	more := true
+	for more && time.Now().Before(end) {
+		n, peer, err := r.receiveNow(raw)
+		if more = err == nil; more {
+			total += n
+			if taken = taken && total <= drainBytes; taken {
+				r.take(batch, n, peer)
+			} else {
+				lost++
+			}
+		}
+		if !more || !taken || len(batch.List) >= batchRecords || batch.Bytes() >= batchBytes {
+			taken = r.deliver(ctx, r.l, put, batch) && taken
+		}
+	}
+	r.deliver(ctx, r.l, put, batch)
+	if more {
+		r.log.Error("messages still come at the end, leaving them", "listener", r.l.url.String())
+	}
+	if lost > 0 {
+		r.l.dropped.Add(lost)
+		r.log.Error("messages in the kernel's buffer lost at the end", "listener", r.l.url.String(), "messages", lost)
+	}
+	return nil
+}
+
+// receiveNow reads a message that is there already. An error says that there is none. It is no call of the connection
+// because the deadline that ended the waiting is set on that.
+func (r *datagrams) receiveNow(raw syscall.RawConn) (n int, peer netip.Addr, err error) {
+	var from syscall.Sockaddr
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		for failed = syscall.EINTR; errors.Is(failed, syscall.EINTR); {
+			n, from, failed = syscall.Recvfrom(int(fd), r.buf, syscall.MSG_DONTWAIT)
+		}
+	})
+	switch a := from.(type) {
+	case *syscall.SockaddrInet4:
+		peer = netip.AddrFrom4(a.Addr)
+	case *syscall.SockaddrInet6:
+		peer = netip.AddrFrom16(a.Addr).Unmap()
+	}
+	return n, peer, errors.Join(err, failed)
 }
 
 // countDrops notes once a second how many messages the kernel dropped, also while a batch is handed over.

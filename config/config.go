@@ -40,6 +40,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"gopkg.in/yaml.v3"
 )
@@ -56,6 +57,7 @@ type Config struct {
 	Normalize Normalize     `yaml:"normalize" doc:"How records are understood."`
 	Queue     Queue         `yaml:"queue" doc:"The queue on disk between collectors and destinations."`
 	Forward   []Destination `yaml:"forward" required:"true" doc:"Where events go: id to section; sorted by id."`
+	Admin     Admin         `yaml:"admin" doc:"How commands reach a running daemon."`
 }
 
 // Relay names this relay and bounds its memory.
@@ -104,6 +106,31 @@ type Normalize struct {
 type Queue struct {
 	MaxSize       Bytes    `yaml:"max_size" min:"1MiB" doc:"Disk space that the queue may take."`
 	KeepDelivered Duration `yaml:"keep_delivered" doc:"How long delivered events are kept for a replay."`
+	WarnAt        Percent  `yaml:"warn_at" doc:"Share of max_size, in events not delivered, from which on health is yellow."`
+	WhenFull      string   `yaml:"when_full" oneof:"block shed" doc:"What a full queue does: block sources, or shed what is least severe."`
+}
+
+// Admin says where the daemon takes commands.
+type Admin struct {
+	Socket string `yaml:"socket" min:"1" doc:"Unix socket that takes commands; only the daemon's own user may open it."`
+	// SocketGiven says that the file names the socket, so that a daemon that cannot make it must not go on without.
+	SocketGiven bool `yaml:"-"`
+}
+
+// socketMax is how long the path of a Unix socket may be on Linux: sun_path has 108 bytes with its final zero.
+const socketMax = 107
+
+// Validate checks the path.
+func (a *Admin) Validate() []Invalid {
+	switch {
+	case !filepath.IsAbs(a.Socket):
+		return []Invalid{{Key: "socket", Message: "is relative: write the path from / on"}}
+	case len(a.Socket) > socketMax:
+		return []Invalid{{Key: "socket", Message: fmt.Sprintf(
+			"is longer than the %d bytes that a socket's path can have: use a shorter one", socketMax)}}
+	default:
+		return nil
+	}
 }
 
 // Kind is what this package needs to know of a kind of collector or destination.
@@ -185,7 +212,8 @@ func newConfig() *Config {
 	return &Config{
 		Relay:   Relay{MemoryLimit: 256 * MiB},
 		DataDir: "/var/lib/auditrelay",
-		Queue:   Queue{MaxSize: 4 * GiB, KeepDelivered: 24 * hour},
+		Queue:   Queue{MaxSize: 4 * GiB, KeepDelivered: 24 * hour, WarnAt: 80, WhenFull: "block"},
+		Admin:   Admin{Socket: "/run/auditrelay/control.sock"},
 	}
 }
 
@@ -199,6 +227,9 @@ func (d *decoder) config(root *yaml.Node) *Config {
 	at := place{node: root}
 	fields := fieldsOf(cfg)
 	d.fill(root, at, fields, true)
+	if admin := locate(root, "admin"); admin != nil {
+		cfg.Admin.SocketGiven = locate(resolved(admin), "socket") != nil
+	}
 	if cfg.Version != version && d.clean("version") {
 		d.addAt(root, at, "version", fmt.Sprintf(
 			"version %d is not known: this program reads version %d", cfg.Version, version))

@@ -33,7 +33,8 @@ func TestMinimalFileGetsTheDefaults(t *testing.T) {
 			ID: "logs", Type: "file", Line: 3,
 			Settings: &fileSettings{Paths: []string{"/var/log/a"}, MaxRecord: 1 << 20, Poll: Duration(time.Second), Comma: ","},
 		}},
-		Queue: Queue{MaxSize: 4 << 30, KeepDelivered: Duration(24 * time.Hour)},
+		Queue: Queue{MaxSize: 4 << 30, KeepDelivered: Duration(24 * time.Hour), WarnAt: 80, WhenFull: "block"},
+		Admin: Admin{Socket: "/run/auditrelay/control.sock"},
 		Forward: []Destination{{
 			ID: "archive", Type: "file", Format: "cef", StartAt: "now", Line: 5, Settings: &writeSettings{Path: "/tmp/x"},
 		}},
@@ -59,6 +60,9 @@ normalize: {catalogs: [/etc/c, d]}
 queue:
   max_size: 1TiB
   keep_delivered: 1d12h
+  warn_at: 95%
+  when_full: shed
+admin: {socket: /run/audit/x.sock}
 forward:
   soc:
     type: syslog
@@ -78,7 +82,8 @@ func TestFullFile(t *testing.T) {
 	cfg := mustParse(t, full)
 	require.Equal(t, Relay{ID: "prg-01", MemoryLimit: 512 * MiB}, cfg.Relay)
 	require.Equal(t, Normalize{Catalogs: []string{"/etc/c", "d"}}, cfg.Normalize)
-	require.Equal(t, Queue{MaxSize: TiB, KeepDelivered: 36 * hour}, cfg.Queue)
+	require.Equal(t, Queue{MaxSize: TiB, KeepDelivered: 36 * hour, WarnAt: 95, WhenFull: "shed"}, cfg.Queue)
+	require.Equal(t, Admin{Socket: "/run/audit/x.sock", SocketGiven: true}, cfg.Admin)
 
 	ids := []string{cfg.Collect[0].ID, cfg.Collect[1].ID, cfg.Collect[2].ID, cfg.Collect[3].ID}
 	require.Equal(t, []string{"a-file", "b-file", "idle", "net"}, ids, "sorted by id")

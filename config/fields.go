@@ -89,6 +89,8 @@ func typeName(t reflect.Type) string {
 		return "size"
 	case reflect.TypeFor[Duration]():
 		return "duration"
+	case reflect.TypeFor[Percent]():
+		return "share"
 	case reflect.TypeFor[Location]():
 		return "time zone"
 	case reflect.TypeFor[URL]():

@@ -27,6 +27,10 @@ func TestKeysDescribeTheStructs(t *testing.T) {
 			Path: "queue.keep_delivered", Type: "duration", Default: "24h",
 			Doc: "How long delivered events are kept for a replay.",
 		},
+		{
+			Path: "queue.warn_at", Type: "share", Default: "80%",
+			Doc: "Share of max_size, in events not delivered, from which on health is yellow.",
+		},
 		{Path: "collect.nothing", Type: "section", Doc: "Has no settings."},
 		{Path: "collect.nothing.type", Type: "string", Required: true, Doc: "Kind of collector."},
 		{Path: "collect.file.paths", Type: "list of strings", Required: true, Doc: "Globs of the files to follow."},
@@ -80,7 +84,8 @@ collect:
      tls: {cert_file: a, key_file: b, pins: []}}
   c: {type: nothing, product: x, timezone: UTC}
 normalize: {catalogs: []}
-queue: {max_size: 4GiB, keep_delivered: 24h}
+queue: {max_size: 4GiB, keep_delivered: 24h, warn_at: 80%, when_full: block}
+admin: {socket: /run/x}
 forward:
   d: {type: file, format: cef, start_at: now, path: x}
   e: {type: syslog, format: cef, start_at: now, endpoints: [], token: "", headers: {x: y}, labels: {a: b},
@@ -89,9 +94,9 @@ forward:
 
 func TestCompareKeys(t *testing.T) {
 	require.NoError(t, CompareKeys([]byte(referenceFile), testKinds()))
-	err := CompareKeys([]byte(referenceFile+"admin: {listen: x}\n"), testKinds())
-	require.EqualError(t, err, "the file has the key admin, which no struct has\n"+
-		"the file has the key admin.listen, which no struct has")
+	err := CompareKeys([]byte(referenceFile+"control: {listen: x}\n"), testKinds())
+	require.EqualError(t, err, "the file has the key control, which no struct has\n"+
+		"the file has the key control.listen, which no struct has")
 
 	kinds := testKinds()
 	kinds.Forward[1].Settings = func() any {

@@ -9,6 +9,9 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
+// OwnSource is the id under which the relay's own events are counted. No collector can have it.
+const OwnSource = "auditrelay"
+
 // maxIDBytes keeps file names made of an id and a suffix far below the system's 255.
 const maxIDBytes = 64
 
@@ -16,6 +19,10 @@ func (d *decoder) collectors(n *yaml.Node, list *[]Collector, at place) bool {
 	for _, s := range d.sections(n, reflect.TypeOf(*list), at, d.kinds.Collect) {
 		c := newCollector()
 		c.ID, c.Line = s.key.Value, s.key.Line
+		if c.ID == OwnSource {
+			d.add(s.key.Line, s.key.Column, at.child(c.ID, s.key).path,
+				"this id is taken for what auditrelay itself reports: use another")
+		}
 		c.Settings = d.section(s.value, at.child(c.ID, s.key), &c, d.kinds.Collect)
 		*list = append(*list, c)
 	}

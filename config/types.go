@@ -162,6 +162,31 @@ func (d Duration) String() string {
 // MarshalText returns String, which UnmarshalText reads.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
+// Percent is a share, written in the file as a whole number from 1 to 100 and the sign: "80%".
+type Percent int
+
+// UnmarshalText reads a share. Its errors say what to write instead.
+func (p *Percent) UnmarshalText(text []byte) error {
+	number, signed := strings.CutSuffix(string(text), "%")
+	n, err := strconv.ParseUint(number, 10, 8)
+	switch {
+	case err != nil || n < 1 || n > 100:
+		return fmt.Errorf("%s is not %s", quote(string(text)), p.expected())
+	case !signed:
+		return fmt.Errorf("%s has no sign: write it as %s", quote(number), quote(number+"%"))
+	}
+	*p = Percent(n)
+	return nil
+}
+
+func (Percent) expected() string { return "a share such as 80%, from 1% to 100%" }
+
+// String returns the number and the sign: "80%".
+func (p Percent) String() string { return strconv.Itoa(int(p)) + "%" }
+
+// MarshalText returns String, which UnmarshalText reads.
+func (p Percent) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 // Location is a time zone, written by its name in the IANA database: "Europe/Rome", "UTC". The zero value means the
 // machine's local zone.
 type Location struct {

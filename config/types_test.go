@@ -35,6 +35,27 @@ func TestBytes(t *testing.T) {
 	}
 }
 
+func TestPercent(t *testing.T) {
+	for text, want := range map[string]Percent{"1%": 1, "80%": 80, "100%": 100} {
+		var p Percent
+		require.NoError(t, p.UnmarshalText([]byte(text)))
+		require.Equal(t, want, p)
+		require.Equal(t, text, p.String())
+	}
+	for text, want := range map[string]string{
+		"80":   `"80" has no sign: write it as "80%"`,
+		"0%":   `"0%" is not a share such as 80%, from 1% to 100%`,
+		"101%": `"101%" is not a share such as 80%, from 1% to 100%`,
+		"8.5%": `"8.5%" is not a share such as 80%, from 1% to 100%`,
+		"-1%":  `"-1%" is not a share such as 80%, from 1% to 100%`,
+		"%":    `"%" is not a share such as 80%, from 1% to 100%`,
+	} {
+		p := Percent(7)
+		require.EqualError(t, p.UnmarshalText([]byte(text)), want)
+		require.Equal(t, Percent(7), p, "untouched by bad text")
+	}
+}
+
 func TestDuration(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"0s": 0, "250ms": 250 * time.Millisecond, "10s": 10 * time.Second, "1h30m": 90 * time.Minute, "24h": 24 * time.Hour,

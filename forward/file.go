@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -67,7 +66,7 @@ func (s *FileSettings) Validate() []config.Invalid {
 type fileSink struct {
 	settings *FileSettings
 	encoder  Encoder
-	stdout   io.Writer // set for standard output
+	stdout   *patientWriter // set for standard output
 
 	// Owned by Send.
 	lines *lineFile // nil = not open
@@ -86,7 +85,7 @@ func newFile(env Env, settings any) (Sink, error) {
 		if env.Stdout == nil {
 			return nil, errors.New("file destination: there is no standard output: set path to a file")
 		}
-		sink.stdout = env.Stdout
+		sink.stdout = newPatientWriter(env.Stdout)
 	}
 	return sink, nil
 }
@@ -100,7 +99,7 @@ func (s *fileSink) Send(ctx context.Context, batch *audit.Events) (Receipt, erro
 	for i := range batch.List {
 		s.buf = append(s.Render(s.buf, &batch.List[i]), '\n')
 	}
-	err := s.write(s.buf)
+	err := s.write(ctx, s.buf)
 	if err == nil {
 		s.messages.Add(uint64(len(batch.List)))
 		s.bytes.Add(uint64(len(s.buf)))
@@ -134,12 +133,9 @@ func (s *fileSink) Counts() Counts {
 }
 
 // write appends p as a whole or, if cutting back works, not at all.
-func (s *fileSink) write(p []byte) error {
+func (s *fileSink) write(ctx context.Context, p []byte) error {
 	if s.stdout != nil {
-		if _, err := s.stdout.Write(p); err != nil {
-			return fmt.Errorf("write to standard output: %w", err)
-		}
-		return nil
+		return s.stdout.write(ctx, p)
 	}
 	if err := s.prepare(int64(len(p))); err != nil {
 		return &UnsentError{Err: err}

@@ -191,14 +191,10 @@ func (c *Catalogs) Entry(id, class string) (Entry, bool) {
 	if e, ok := p.byClass[class]; ok {
 		return e.Entry, true
 	}
-	if _, tail, found := strings.Cut(class, "/"); found {
-		for {
-			if e, ok := p.byClass["*/"+tail]; ok {
-				return e.Entry, true
-			}
-			if _, tail, found = strings.Cut(tail, "/"); !found {
-				break
-			}
+	// The first part may hold slashes of its own, and it may be missing.
+	for tail, found := class, true; found; _, tail, found = strings.Cut(tail, "/") {
+		if e, ok := p.byClass["*/"+tail]; ok {
+			return e.Entry, true
 		}
 	}
 	return p.other.Entry, false

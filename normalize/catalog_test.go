@@ -78,13 +78,30 @@ func TestUCXCatalogIsTheVendorsList(t *testing.T) {
 		class := row[0] + "/" + row[1]
 		require.Contains(t, entries, class)
 		delete(entries, class)
+		if any := "*/" + row[1]; row[0] == "Attendant Console" {
+			require.Equal(t, listed(entries[any]), listed(entriesByClass(t, "ucx")[class]), "the same under any application")
+			delete(entries, any)
+		}
 	}
 	require.Empty(t, entries, "entries that the vendor does not list")
 	recording, known := testCatalogs(t).Entry("ucx", "Call recording/Play recording")
 	require.True(t, known)
 	require.Len(t, recording.Parameters[0].Names, 9)
+	for _, class := range []string{"User login failure", "One/Desktop/User login failure"} {
+		failure, known := testCatalogs(t).Entry("ucx", class)
+		require.True(t, known, class)
+		require.Equal(t, "User login failed", failure.Name, class)
+	}
+	_, known = testCatalogs(t).Entry("ucx", "login failure")
+	require.False(t, known, "classes are names of the catalogue, not of the prose")
 	require.Len(t, testCatalogs(t).product("ucx").columns, 10)
 	require.Len(t, testCatalogs(t).product("netop").columns, 14)
+}
+
+// listed is an entry without its class.
+func listed(e Entry) Entry {
+	e.Class = ""
+	return e
 }
 
 // TestEveryListedEventIsFound sends one record for each entry, so that no entry is there that cannot be reached.

@@ -17,7 +17,7 @@ const (
 
 // jsonReader flattens one JSON object (RFC 8259) into cells in one pass. Nested names are joined with dots. Arrays are
 // kept as JSON text, numbers keep their digits, null and empty texts are left out. It is lenient inside of strings:
-// control characters and unknown escapes stand for themselves.
+// control characters and unknown escapes stand for themselves. Of two members with one name the first holds.
 type jsonReader struct {
 	s       *scratch
 	b       []byte
@@ -143,7 +143,7 @@ func (r *jsonReader) member(prefix, key []byte, escaped bool, depth int) {
 		s.add(name, value, lent)
 	case '{':
 		if depth >= flattenMax || len(name) >= nameLengthMax {
-			s.add(name, r.skip(depth), lent)
+			s.addWhole(name, r.skip(depth), lent)
 			return
 		}
 		start := len(s.names)
@@ -155,7 +155,7 @@ func (r *jsonReader) member(prefix, key []byte, escaped bool, depth int) {
 			return
 		}
 		r.i, r.problem, r.atEnd = start, "", false
-		s.add(name, r.skip(depth), lent)
+		s.addWhole(name, r.skip(depth), lent)
 	default:
 		if value := r.literal(); string(value) != "null" {
 			s.add(name, value, lent)
@@ -319,7 +319,7 @@ func (r *jsonReader) skipNested(depth int) {
 // reports whether the whole list was like that; if not, it added nothing.
 func (r *jsonReader) namedValues(prefix []byte) bool {
 	s := r.s
-	mark := len(s.cells)
+	mark, marks := len(s.cells), s.marks
 	r.i++
 	for ok := r.peek() != ']'; ok; {
 		if ok = r.peek() == '{' && r.namedValue(prefix); !ok {
@@ -332,6 +332,7 @@ func (r *jsonReader) namedValues(prefix []byte) bool {
 	}
 	if r.peek() != ']' || r.problem != "" {
 		s.undo(mark)
+		s.marks = marks
 		return false
 	}
 	r.i++

@@ -84,6 +84,42 @@ func TestOfTwoKeysTheFirstHolds(t *testing.T) {
 	require.Equal(t, "x", ev.Class)
 	require.Equal(t, "u", field(t, ev, "actor.name"))
 	require.Equal(t, "v", string(ev.Attribute("userName")), "another spelling is another key")
+	for line, marked := range map[string]bool{
+		`{"a":1,"b":2}`:                         false, // no key twice
+		`{"a":1,"a":1}`:                         true,  // a key that the catalogue does not know
+		`{"action":"x","action":"y"}`:           true,  // one that it knows
+		`{"q":{"a":1},"q.a":2}`:                 true,  // one name once it is flattened
+		`{"q":{"a":1},"q":{"b":2}}`:             false, // all are there
+		`{"user_name":"u","userName":"v"}`:      false,
+		`{"u":1,"\u0075":2}`:                    true,  // the same letter, escaped
+		`{"a":[{"b":1,"b":2}],"c":"{\"d\":1}"}`: false, // kept whole
+	} {
+		ev := &events(t, n, lineRecords("s", audit.FormatJSON, line))[0]
+		require.Equal(t, marked, ev.Marks.Has(audit.MarkDetailsUnparsed), line)
+	}
+}
+
+func TestClassThatIsNoTextIsMissing(t *testing.T) {
+	deep := strings.Repeat(`{"a":`, 8) + `{"type":"x"}` + strings.Repeat("}", 8)
+	for _, c := range []struct{ product, line, class string }{
+		{"sofie", `{"type":["EMAIL_SENT"],"a":1}`, "unreadable"},
+		{"sofie", `{"type":{"EMAIL_SENT":1},"a":1}`, "unreadable"},
+		{"sofie", `{"type":["EMAIL_SENT"],"auditLogType":"EMAIL_SENT","a":1}`, "EMAIL_SENT"},
+		{"sofie", `{"type":"[\"EMAIL_SENT\"]","a":1}`, `["EMAIL_SENT"]`}, // a text, if an odd one
+		{"generic", `{"event":["x"],"operation":"y","a":1}`, "y"},
+		{"generic", `{"event":[],"a":1}`, "json"},
+		{"generic", deep, "json"},
+		{"netop", `{"Entity Type":["DEVICE"],"Action":{"CREATE":1},"a":1}`, "unreadable"},
+	} {
+		src := lineRecords("s", audit.FormatJSON, c.line)
+		src.List[0].Product = c.product
+		ev := &events(t, testNormalizer(t, nil), src)[0]
+		require.Equal(t, c.class, ev.Class, c.line)
+		require.Equal(t, c.class == "unreadable", ev.Marks.Has(audit.MarkUnreadable), c.line)
+		if c.line != deep {
+			require.Equal(t, "1", string(ev.Attribute("a")), "%s: nothing is lost", c.line)
+		}
+	}
 }
 
 func TestListsOfNamesAndValuesBecomeFields(t *testing.T) {

@@ -53,7 +53,8 @@ func TestExplainSaysWhatWasGuessed(t *testing.T) {
 	x := explain(t, n, lineRecords("sofie", audit.FormatSyslog,
 		`<134>Mar 10 10:00:05 h sofie: {"type":"EMAIL_SENT","severity":"ERROR","source":"WORKER"}`,
 		`<134>Mar 10 10:00:05 h sofie: {"type":"EMAIL_SENT","level":"odd","source":"WOR`,
-		`no header`))
+		`no header`,
+		`<134>Mar 10 10:00:05 h sofie: {"type":"EMAIL_SENT","type":"EMAIL_QUEUED","source":"WORKER"}`))
 	require.Equal(t, "the collector's setting", x[0].By)
 	require.Equal(t, []string{"record: error", "catalog has info: the record's holds"}, x[0].Severity)
 	require.Equal(t, []string{`syslog header: RFC 3164, priority 134, host "h", app "sofie"`}, x[0].Facts)
@@ -64,9 +65,13 @@ func TestExplainSaysWhatWasGuessed(t *testing.T) {
 
 	require.Contains(t, x[1].Facts, "broken JSON: a text does not end")
 	require.Equal(t, []string{`record: "odd" is no severity`, "catalog: info"}, x[1].Severity)
-	require.Subset(t, x[1].Marks, []string{"truncated", "unreadable", "severity_filled"})
+	require.Subset(t, x[1].Marks, []string{"truncated", "unreadable", "severity_differs"})
+	require.NotContains(t, x[1].Marks, "severity_filled", "the record has one")
 
 	require.Equal(t, "unreadable", x[2].Class)
 	require.Empty(t, x[2].Entry)
 	require.Equal(t, []string{"none in the record: the receive time was taken", "2025-07-02T12:00:00Z"}, x[2].Time)
+
+	require.Contains(t, x[3].Facts, "a name stands there twice: its first value holds")
+	require.Contains(t, x[3].Marks, "severity_filled")
 }

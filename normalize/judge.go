@@ -24,7 +24,9 @@ func (s *scratch) classify() (*entry, string) {
 		part := &t.parts[i]
 		for _, slot := range part.slots {
 			value := trimSpace(s.value(slot))
-			if len(value) == 0 || len(value) > classLengthMax || t.wordsOnly && bytes.ContainsAny(value, " \t\r\n{") {
+			// A list or an object is no name, so the record says no more than one without the field.
+			if len(value) == 0 || s.cells[s.at[slot]-1].whole || len(value) > classLengthMax ||
+				t.wordsOnly && bytes.ContainsAny(value, " \t\r\n{") {
 				continue
 			}
 			parts[i], ids[i] = value, part.id(value, s.text)
@@ -152,16 +154,21 @@ func (s *scratch) result(ev *audit.Event, e *entry) *Result {
 	return nil
 }
 
-// severity takes the record's own severity, else the catalogue's.
+// severity takes the record's own severity, else the catalogue's. Where one is expected, a word that means nothing to
+// us is the record's own all the same: it is kept as such, and it is not what the catalogue says.
 func (s *scratch) severity(ev *audit.Event, e *entry) {
 	ev.Severity, ev.SeveritySource = e.Severity, audit.SeverityFromCatalog
+	var unknown uint16
 	for _, slot := range s.product.severitySlots {
 		text := trimSpace(s.value(slot))
-		if len(text) == 0 || len(text) > classLengthMax {
+		if len(text) == 0 {
 			continue
 		}
-		word, ok := s.product.severityWords[string(foldClass(s.text[:0], text, "case"))]
+		word, ok := s.severityWord(text)
 		if !ok {
+			if unknown == 0 {
+				unknown = slot
+			}
 			if s.trace != nil {
 				s.trace.Severity = append(s.trace.Severity, fmt.Sprintf("record: %q is no severity", text))
 			}
@@ -181,12 +188,28 @@ func (s *scratch) severity(ev *audit.Event, e *entry) {
 		}
 		return
 	}
-	if s.product.severityExpected {
+	switch {
+	case !s.product.severityExpected:
+	case unknown == 0:
 		s.marks |= audit.MarkSeverityFilled
+	default:
+		s.marks |= audit.MarkSeverityDiffers
+		text := trimSpace(s.value(unknown))
+		s.set(audit.KeySeverityOriginal, text)
+		s.use(unknown, text, audit.KeySeverityOriginal.String())
 	}
 	if s.trace != nil {
 		s.trace.Severity = append(s.trace.Severity, "catalog: "+e.Severity.String())
 	}
+}
+
+// severityWord returns what a severity's word means by the catalogue.
+func (s *scratch) severityWord(text []byte) (audit.Severity, bool) {
+	if len(text) > classLengthMax {
+		return 0, false
+	}
+	word, ok := s.product.severityWords[string(foldClass(s.text[:0], text, "case"))]
+	return word, ok
 }
 
 // time finds the event's time: the record's own, else the syslog header's, else the receive time.
@@ -268,9 +291,32 @@ func (s *scratch) readTime(rule *timeRule, text []byte, location *time.Location)
 			location = time.UTC
 		}
 		t, marks := s.resolve(&stamp, location)
+		if other := rule.rival(i, &stamp, text); other != nil {
+			marks |= audit.MarkTimeAmbiguous
+			if s.trace != nil {
+				s.trace.timef("%s: %q is another time by layout %s: the earlier layout holds",
+					s.product.fields[rule.slot], text, other.text)
+			}
+		}
 		return t, marks, l.text, true
 	}
 	return time.Time{}, 0, "", false
+}
+
+// rival returns a layout after the chosen one by which text is another time than t, nil if there is none. In 3/4/2025
+// either number may be the month.
+func (r *timeRule) rival(chosen int, t *stamp, text []byte) *layout {
+	if r.layouts[chosen].kind != 'c' {
+		return nil
+	}
+	for i := chosen + 1; i < len(r.layouts); i++ {
+		if l := &r.layouts[i]; l.kind == 'c' {
+			if other, ok := l.readCustom(text); ok && other.wall() != t.wall() {
+				return l
+			}
+		}
+	}
+	return nil
 }
 
 // fromUnix returns a time in whole milliseconds; finer digits stay in the original text only.

@@ -138,13 +138,18 @@ func (s *scratch) record(ev *audit.Event, rec *audit.Record, id string, source b
 		s.set(audit.KeyTargetType, e.targetType)
 	}
 	s.apply(e.rules)
-	if e.ActorClaimed && ev.Outcome == audit.OutcomeFailure && s.has(audit.KeyActorName) {
+	if e.ActorClaimed && ev.Outcome == audit.OutcomeFailure && s.has(audit.KeyActorName) && !s.hostUser() {
 		s.marks |= audit.MarkActorClaimed
 	}
 	s.describe(ev, e)
 	s.whence(rec)
 	s.emit(ev)
 	ev.Marks = s.marks
+}
+
+// hostUser reports whether the actor is who sits at the machine: nobody typed that name to be let in.
+func (s *scratch) hostUser() bool {
+	return s.has(audit.KeyActorType) && string(s.table[audit.KeyActorType]) == "host_user"
 }
 
 // describe fills what the catalogue says about the event.

@@ -33,6 +33,7 @@ type cell struct {
 	value []byte
 	slot  uint16 // in the product's table; 0 = the catalogue does not speak of it, or an earlier cell has the slot
 	lent  bool   // the name lies in memory that the next record overwrites
+	whole bool   // the value is the JSON text of a list or an object
 }
 
 // scratch is what is needed to understand one record after the other. It belongs to one goroutine at a time.
@@ -150,7 +151,7 @@ func (s *scratch) find(name []byte) uint16 {
 	return slot
 }
 
-// addSlot adds a source field whose slot is known. Of two with the same name the first holds.
+// addSlot adds a source field whose slot is known. Of two with the same name the first holds, and the record is marked.
 func (s *scratch) addSlot(name, value []byte, slot uint16) bool {
 	if len(value) == 0 {
 		return false
@@ -164,6 +165,7 @@ func (s *scratch) addSlot(name, value []byte, slot uint16) bool {
 			s.at[slot] = int32(len(s.cells) + 1)
 		} else {
 			if bytes.Equal(s.cells[first-1].name, name) {
+				s.markTwice()
 				return false
 			}
 			slot = 0
@@ -176,8 +178,24 @@ func (s *scratch) addSlot(name, value []byte, slot uint16) bool {
 	// Member by member, as a whole cell would be put together and then copied.
 	s.cells = s.cells[:n+1]
 	c := &s.cells[n]
-	c.name, c.value, c.slot, c.lent = name, value, slot, false
+	c.name, c.value, c.slot, c.lent, c.whole = name, value, slot, false, false
 	return true
+}
+
+// addWhole adds a source field whose value is the JSON text of a list or an object.
+func (s *scratch) addWhole(name, value []byte, lent bool) {
+	n := len(s.cells)
+	if s.add(name, value, lent); len(s.cells) > n {
+		s.cells[n].whole = true
+	}
+}
+
+// markTwice marks a record with two values under one name: the second one is in its raw bytes only.
+func (s *scratch) markTwice() {
+	s.marks |= audit.MarkDetailsUnparsed
+	if s.trace != nil {
+		s.trace.factf("a name stands there twice: its first value holds")
+	}
 }
 
 // addOurs adds a source field under a name of ours.
@@ -340,7 +358,10 @@ func (s *scratch) emit(ev *audit.Event) {
 	}
 	s.dst.EndFields(ev)
 	if !ordered {
-		ev.SortFields()
+		n := len(ev.Fields)
+		if ev.SortFields(); len(ev.Fields) < n {
+			s.markTwice()
+		}
 	}
 }
 

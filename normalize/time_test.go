@@ -116,6 +116,34 @@ func TestHourThatOccursTwiceAndHourThatDoesNot(t *testing.T) {
 	}
 }
 
+func TestDayAndMonthAreToldApartByTheirNumbers(t *testing.T) {
+	n := testNormalizer(t, map[string]Source{"ucx": {Product: "ucx", Location: testLocation(t, "Europe/Rome")}})
+	for text, want := range map[string]struct {
+		utc       string
+		ambiguous bool
+	}{
+		"3/14/2025 2:30:00 PM":       {"2025-03-14T13:30:00Z", false},
+		"3/14/2025 14:30:00":         {"2025-03-14T13:30:00Z", false},
+		"14/03/2025 14:30:00":        {"2025-03-14T13:30:00Z", false},
+		"14/03/2025 2:30:00 pm":      {"2025-03-14T13:30:00Z", false},
+		"03/04/2025 14:30:00":        {"2025-04-03T12:30:00Z", true},
+		"3/4/2025 12:30:00 AM":       {"2025-04-02T22:30:00Z", true},
+		"3/4/2025 14:30:00.25+05:00": {"2025-04-03T09:30:00Z", true},
+		"3/3/2025 14:30:00":          {"2025-03-03T13:30:00Z", false},
+		"3.4.2025 14:30:00":          {"2025-04-03T12:30:00Z", false},
+		"2025-03-04 14:30:00":        {"2025-03-04T13:30:00Z", false},
+	} {
+		ev := &events(t, n, lineRecords("ucx", audit.FormatJSON, `{"Timestamp":"`+text+`","Action":"User login"}`))[0]
+		require.Equal(t, want.utc, ev.Time.Format(time.RFC3339), text)
+		require.Equal(t, want.ambiguous, ev.Marks.Has(audit.MarkTimeAmbiguous), text)
+		require.False(t, ev.Marks.Has(audit.MarkTimeMissing), text)
+		require.Equal(t, text, field(t, ev, "time_original"))
+	}
+	never := lineRecords("ucx", audit.FormatJSON, `{"Timestamp":"14/13/2025 14:30:00","Action":"User login"}`)
+	ev := &events(t, n, never)[0]
+	require.True(t, ev.Marks.Has(audit.MarkTimeMissing), "no month has either number")
+}
+
 func TestYearIsTheLatestThatIsNotInTheFuture(t *testing.T) {
 	for _, c := range []struct {
 		month, day int

@@ -10,8 +10,9 @@ import (
 // request is one Append on its way through the writer.
 type request struct {
 	entries, marks [][]byte
-	bytes          int  // in the payload of a frame
-	cancelled      bool // its context has ended: do not wait for space; guarded by Queue.mu
+	ids            *[][idBytes]byte // nil without
+	bytes          int              // in the payload of a frame
+	cancelled      bool             // its context has ended: do not wait for space; guarded by Queue.mu
 	done           chan result
 }
 
@@ -26,17 +27,26 @@ type result struct {
 //
 // The context bounds only the wait for space (ErrFull: nothing was taken). Once there is space, the append is finished
 // whatever happens to the context. Other errors: ErrTooLarge and ErrClosed (nothing was taken), ErrStopped, or the
-// disk's own error. After an error of the disk the entries are not acknowledged, but after a crash they may turn up all
-// the same.
+// disk's own error, or ErrReadOnly. After an error of the disk the entries are not acknowledged, but after a crash they
+// may turn up all the same.
 func (q *Queue) Append(ctx context.Context, entries [][]byte, marks [][]byte) (first uint64, err error) {
-	size, err := q.measure(entries, marks)
+	return q.append(ctx, entries, marks, nil)
+}
+
+func (q *Queue) append(
+	ctx context.Context, entries, marks [][]byte, ids *[][idBytes]byte,
+) (first uint64, err error) {
+	if q.readOnly {
+		return 0, ErrReadOnly
+	}
+	size, err := q.measure(entries, marks, seenBytes(ids))
 	if err != nil {
 		return 0, err
 	}
 	if size == 0 {
 		return q.Next(), nil
 	}
-	r := &request{entries: entries, marks: marks, bytes: size, done: make(chan result, 1)}
+	r := &request{entries: entries, marks: marks, ids: ids, bytes: size, done: make(chan result, 1)}
 	q.mu.Lock()
 	switch {
 	case q.closing:
@@ -66,8 +76,9 @@ func (q *Queue) Append(ctx context.Context, entries [][]byte, marks [][]byte) (f
 	return res.first, res.err
 }
 
-// measure checks an append against the limits and returns its bytes in a frame.
-func (q *Queue) measure(entries, marks [][]byte) (size int, err error) {
+// measure checks an append against the limits and returns its bytes in a frame, with so many more.
+func (q *Queue) measure(entries, marks [][]byte, more int) (size int, err error) {
+	size = more
 	for i, e := range entries {
 		if len(e) > MaxEntryBytes {
 			return 0, fmt.Errorf("%w: entry %d has %d bytes, the limit is %d", ErrTooLarge, i, len(e), MaxEntryBytes)

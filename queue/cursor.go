@@ -16,6 +16,7 @@ import (
 const (
 	cursorDir   = "cursors"
 	cursorMagic = "ARQCUR\r\n"
+	slotVersion = 1
 	slotHead    = 64
 	// MaxStateBytes is the room for a destination's own state in a cursor slot.
 	MaxStateBytes = 4096
@@ -72,6 +73,9 @@ func (q *Queue) Cursors() ([]Cursor, error) {
 // error that wraps fs.ErrNotExist if there is no such cursor. After another error the cursor may be back at the next
 // start.
 func (q *Queue) Forget(name string) error {
+	if q.readOnly {
+		return fmt.Errorf("forget cursor %q: %w", name, ErrReadOnly)
+	}
 	q.mu.Lock()
 	c, ok := q.cursors[name]
 	switch {
@@ -205,7 +209,7 @@ func appendSlot(dst []byte, generation, next uint64, state []byte, now time.Time
 	dst = append(dst, make([]byte, slotBytes)...)
 	b := dst[start:]
 	copy(b, cursorMagic)
-	binary.LittleEndian.PutUint16(b[8:], formatVersion)
+	binary.LittleEndian.PutUint16(b[8:], slotVersion)
 	binary.LittleEndian.PutUint16(b[10:], uint16(len(state)))
 	binary.LittleEndian.PutUint64(b[12:], generation)
 	binary.LittleEndian.PutUint64(b[20:], next)
@@ -228,8 +232,8 @@ func parseSlot(b []byte) (s slot, ok bool, err error) {
 	if state > MaxStateBytes || len(b) < slotHead+state || binary.LittleEndian.Uint32(b[60:]) != slotCRC(b, state) {
 		return s, false, nil
 	}
-	if v := binary.LittleEndian.Uint16(b[8:]); v > formatVersion {
-		return s, false, newerFormat(v)
+	if v := binary.LittleEndian.Uint16(b[8:]); v > slotVersion {
+		return s, false, newerFormat(v, slotVersion)
 	}
 	s.generation, s.next = binary.LittleEndian.Uint64(b[12:]), binary.LittleEndian.Uint64(b[20:])
 	s.state = bytes.Clone(b[slotHead:][:state])
@@ -368,10 +372,7 @@ func (q *Queue) loadCursors(list []*cursor) error {
 			c.closeFiles()
 			continue
 		}
-		q.damaged(Damage{
-			File: cursorDir + "/" + escapeName(c.name), Bytes: slotBytes,
-			Reason: "both slots of the cursor are damaged: it starts at the oldest entry",
-		})
+		q.lostCursor(c)
 		c.fresh = [2]bool{true, true}
 		for _, suffix := range slotSuffixes {
 			if err := q.keepSlot(c, suffix); err != nil {
@@ -380,6 +381,13 @@ func (q *Queue) loadCursors(list []*cursor) error {
 		}
 	}
 	return nil
+}
+
+func (q *Queue) lostCursor(c *cursor) {
+	q.damaged(Damage{
+		File: cursorDir + "/" + escapeName(c.name), Bytes: slotBytes,
+		Reason: "both slots of the cursor are damaged: it starts at the oldest entry",
+	})
 }
 
 func (q *Queue) keepSlot(c *cursor, suffix string) error {

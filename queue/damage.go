@@ -54,9 +54,10 @@ func (q *Queue) damaged(d Damage) {
 	}
 }
 
-// keepCopy copies a range of a file to quarantine, durably, unless the same bytes are there already.
+// keepCopy copies a range of a file to quarantine, durably, unless the same bytes are there already. A view changes
+// nothing.
 func (q *Queue) keepCopy(f File, name string, off, n int64) error {
-	if n <= 0 {
+	if n <= 0 || q.readOnly {
 		return nil
 	}
 	base := q.path(quarantineDir, fmt.Sprintf("%s@%d+%d", name, off, n))

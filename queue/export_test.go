@@ -16,3 +16,18 @@ func NewerVersion(data []byte, path string) []byte {
 	binary.LittleEndian.PutUint32(data[60:], crc)
 	return data
 }
+
+// FormatVersion is the format of segments that this program writes.
+const FormatVersion = formatVersion
+
+// Resealed returns a file of the queue with the CRC that its changed head must have.
+func Resealed(data []byte) []byte {
+	binary.LittleEndian.PutUint32(data[60:], crc32.Checksum(data[:60], castagnoli))
+	return data
+}
+
+// LimitRebuild bounds what Open reads of segments to make lost id files again.
+func LimitRebuild(opt Options, bytes int64) Options {
+	opt.rebuildBytes = bytes
+	return opt
+}

@@ -16,7 +16,8 @@ const (
 
 	flagSnapshot    = 1 // part of the marks snapshot at the head of a segment
 	flagSnapshotEnd = 2 // its last part
-	knownFlags      = flagSnapshot | flagSnapshotEnd
+	flagSeen        = 4 // there are ids between the entries and the marks; not in segments of format 1
+	knownFlags      = flagSnapshot | flagSnapshotEnd | flagSeen
 )
 
 // Limits. A frame is checked as a whole, so it must fit into memory.
@@ -154,7 +155,7 @@ func fieldBytes(field []byte) int {
 	return n + len(field)
 }
 
-// checkPayload walks through the entries and the marks of a payload.
+// checkPayload walks through the entries, the ids and the marks of a payload.
 func checkPayload(h header, payload []byte) error {
 	entries, marks := payload[:h.length-h.markBytes], payload[h.length-h.markBytes:]
 	var ok bool
@@ -163,8 +164,21 @@ func checkPayload(h header, payload []byte) error {
 			return errPayload
 		}
 	}
-	if len(entries) != 0 {
+	if h.flags&flagSeen != 0 {
+		if h.count == 0 || len(entries) < seenHead+idBytes || (len(entries)-seenHead)%idBytes != 0 {
+			return errPayload
+		}
+	} else if len(entries) != 0 {
 		return errPayload
 	}
 	return eachMark(marks, func(_, _ []byte) {})
+}
+
+// seenSection returns the section of a checked payload with flagSeen: a time, and ids.
+func seenSection(h header, payload []byte) []byte {
+	rest := payload[:h.length-h.markBytes]
+	for range h.count {
+		_, rest, _ = nextField(rest)
+	}
+	return rest
 }

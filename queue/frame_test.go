@@ -147,6 +147,11 @@ func FuzzFrame(f *testing.F) {
 	f.Add(frame, true)
 	f.Add(frame[:20], false)
 	f.Add([]byte{}, true)
+	ids := append(appendField(make([]byte, headerBytes), []byte("entry")), make([]byte, seenHead+2*idBytes)...)
+	sealFrame(ids, header{first: 1, count: 1, flags: flagSeen}, 1)
+	f.Add(ids, false)
+	f.Add(ids, true)
+	f.Add(ids[:len(ids)-1], true)
 	f.Fuzz(func(t *testing.T, data []byte, seal bool) {
 		if seal && len(data) >= headerBytes {
 			// A frame with right CRCs around anything: the payload must not be trusted because of them.
@@ -165,6 +170,12 @@ func FuzzFrame(f *testing.F) {
 		}
 		// What passes is exactly what its fields say.
 		rest, count := payload[:h.length-h.markBytes], 0
+		if h.flags&flagSeen != 0 {
+			section := seenSection(h, payload)
+			require.Zero(t, (len(section)-seenHead)%idBytes)
+			require.Greater(t, len(section), seenHead)
+			rest = rest[:len(rest)-len(section)]
+		}
 		for ; len(rest) > 0; count++ {
 			_, rest, ok = nextField(rest)
 			require.True(t, ok)

@@ -28,8 +28,12 @@ type FS interface {
 	List(dir string) ([]string, error)
 	// SyncDir makes the names in a directory durable.
 	SyncDir(dir string) error
-	// Lock takes an exclusive lock that ends with the process, without waiting; ErrLocked if another one has it.
+	// Lock takes an exclusive lock that ends with the process, without waiting; ErrLocked if anybody has one. It makes
+	// the file.
 	Lock(path string) (io.Closer, error)
+	// LockShared takes a lock that goes together with others of its kind and changes nothing; ErrLocked if somebody has
+	// the exclusive one. An error that wraps fs.ErrNotExist says that there is no file.
+	LockShared(path string) (io.Closer, error)
 }
 
 // File is an open file. ReadAt and WriteAt may be called concurrently and keep the contracts of io.ReaderAt and
@@ -92,21 +96,40 @@ func (osFS) SyncDir(dir string) error {
 }
 
 func (osFS) Lock(path string) (io.Closer, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := flock(path, os.O_RDWR|os.O_CREATE, unix.LOCK_EX)
 	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := make([]byte, 20)
-		n, _ := f.ReadAt(holder, 0) // only a hint for the message, empty is fine
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w by process %q; stop it first, or use another data directory", ErrLocked, holder[:n])
-		}
 		return nil, err
 	}
 	if err := f.Truncate(0); err == nil {
 		_, _ = fmt.Fprintf(f, "%d", os.Getpid()) // a hint for the operator; the lock itself is the flock
+	}
+	return f, nil
+}
+
+func (osFS) LockShared(path string) (io.Closer, error) {
+	f, err := flock(path, os.O_RDONLY, unix.LOCK_SH)
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// flock opens a file and locks it. A process that only looks leaves no pid behind, so the one in the message may be
+// that of an earlier holder.
+func flock(path string, flag, how int) (*os.File, error) {
+	f, err := os.OpenFile(path, flag|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err != nil {
+		holder := make([]byte, 20)
+		n, _ := f.ReadAt(holder, 0) // only a hint for the message, empty is fine
+		_ = f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return nil, fmt.Errorf("%w, last by process %q; stop it first, or use another data directory",
+				ErrLocked, holder[:n])
+		}
+		return nil, err
 	}
 	return f, nil
 }

@@ -3,6 +3,7 @@ package queue_test
 import (
 	"bytes"
 	"context"
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -20,6 +21,10 @@ func FuzzRecover(f *testing.F) {
 	f.Add(data[64:], len(data))
 	f.Add(append(bytes.Clone(data[:150]), data[151:]...), 0)
 	f.Add([]byte{}, 64)
+	withIDs, err := os.ReadFile("testdata/v2/ids/00000000000000000021.seg")
+	require.NoError(f, err)
+	f.Add(withIDs, 0)
+	f.Add(withIDs[64:], 0)
 	f.Add([]byte("\xa7\xc5\x01\x00\xff\xff\xff\xff"), len(data))
 	f.Add(bytes.Repeat([]byte("\xa7\xc5\x01"), 100), 100)
 	f.Fuzz(func(t *testing.T, tail []byte, keep int) {

@@ -15,7 +15,8 @@ import (
 // childEnv names the directory that a killed child works in.
 const childEnv = "QUEUE_TEST_CHILD"
 
-// TestKillNine kills a process in the middle of appends and commits, and finds all that it said was done.
+// TestKillNine kills a process in the middle of appends and commits, and finds all that it said was done. An id is
+// seen if its entry is in the log.
 func TestKillNine(t *testing.T) {
 	if dir := os.Getenv(childEnv); dir != "" {
 		child(t, dir)
@@ -35,8 +36,22 @@ func TestKillNine(t *testing.T) {
 		require.Equal(t, span(r.Committed()+1, q.Next()), readAll(t, r))
 		mark, _ := q.Mark([]byte("last"))
 		require.Equal(t, fmt.Sprint(q.Next()-1), string(mark), "marks are in the same write")
+		ids := testIDs(1, q.Next()+2)
+		dup := make([]bool, len(ids))
+		require.NoError(t, q.Reserve(context.Background(), ids, dup))
+		for i, d := range dup {
+			require.Equal(t, uint64(i+1) < q.Next(), d, "id %d, next is %d", i+1, q.Next())
+		}
 		require.NoError(t, q.Close())
 	}
+}
+
+// testIDs are the ids of entries.
+func testIDs(from, count uint64) (ids [][16]byte) {
+	for n := from; n < from+count; n++ {
+		ids = append(ids, testID(n))
+	}
+	return ids
 }
 
 // killAfter runs the child until it has said so many lines, and returns the last numbers that it said.
@@ -68,7 +83,7 @@ func child(t *testing.T, dir string) {
 	for n := 0; ; n++ {
 		first, count := q.Next(), uint64(1+n%5)
 		mark := AppendMark(nil, []byte("last"), fmt.Append(nil, first+count-1))
-		_, err := q.Append(context.Background(), entries(first, count), [][]byte{mark})
+		_, err := q.AppendSeen(context.Background(), entries(first, count), [][]byte{mark}, testIDs(first, count))
 		require.NoError(t, err)
 		fmt.Printf("acked %d committed %d\n", q.Next()-1, r.Committed())
 		require.NoError(t, r.Read(context.Background(), &b))

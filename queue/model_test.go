@@ -63,6 +63,27 @@ func (x *machine) check() {
 	mark, _ := x.q.Mark([]byte("mark"))
 	require.Equal(x.t, x.m.mark, string(mark))
 	require.NoError(x.t, x.q.Stats().Err)
+	x.checkSeen()
+}
+
+// checkSeen holds some ids of the list, and one that is not in it, against the index.
+func (x *machine) checkSeen() {
+	var list [][]byte
+	for i := len(x.m.entries) - 1; i >= 0; i = i/2 - 1 {
+		list = append(list, []byte(x.m.entries[i]))
+	}
+	ids := append(idsOf(list), idOf([]byte("never appended")))
+	dup := make([]bool, len(ids))
+	require.NoError(x.t, x.q.Reserve(context.Background(), ids, dup))
+	for i, d := range dup {
+		require.Equal(x.t, i < len(list), d, "id %d of %d entries, %+v", i, len(x.m.entries), x.q.Stats())
+	}
+	x.q.Release(ids)
+}
+
+// put appends with ids, as long as there is time.
+func (x *machine) put(ctx context.Context, list [][]byte, mark string) (first uint64, err error) {
+	return x.q.AppendSeen(ctx, list, [][]byte{queue.AppendMark(nil, []byte("mark"), []byte(mark))}, idsOf(list))
 }
 
 func (x *machine) batch(rt *rapid.T) (list [][]byte, mark string) {
@@ -86,7 +107,7 @@ func (x *machine) append(rt *rapid.T) {
 	list, mark := x.batch(rt)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	first, err := x.q.Append(ctx, list, [][]byte{queue.AppendMark(nil, []byte("mark"), []byte(mark))})
+	first, err := x.put(ctx, list, mark)
 	require.NoError(rt, err)
 	require.Equal(rt, uint64(len(x.m.entries))+1, first)
 	x.took(list, mark)
@@ -161,11 +182,12 @@ func (x *machine) crashDuringAppend(rt *rapid.T) {
 			left = x.fs.Crash(loss, seed)
 		}
 	})
-	_, err := x.q.Append(context.Background(), list, [][]byte{queue.AppendMark(nil, []byte("mark"), []byte(mark))})
+	_, err := x.put(context.Background(), list, mark)
 	require.NoError(rt, err)
 	synctest.Wait()
 	x.fs.Hook(nil)
-	if left == nil {
+	there := left == nil
+	if there {
 		x.took(list, mark) // it was done earlier
 		left = x.fs.Crash(loss, seed)
 	}
@@ -174,7 +196,14 @@ func (x *machine) crashDuringAppend(rt *rapid.T) {
 	x.open()
 	if x.q.Next() > uint64(len(x.m.entries))+1 {
 		x.took(list, mark)
+		there = true
 	}
+	dup := make([]bool, len(list))
+	require.NoError(rt, x.q.Reserve(context.Background(), idsOf(list), dup))
+	for _, d := range dup {
+		require.Equal(rt, there, d, "an id is seen if its entry is in the log, and only then")
+	}
+	x.q.Release(idsOf(list))
 }
 
 // fill lets the disk run full: appends are refused whole, and go on when there is space.
@@ -183,7 +212,7 @@ func (x *machine) fill(rt *rapid.T) {
 	for {
 		list, mark := x.batch(rt)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		_, err := x.q.Append(ctx, list, [][]byte{queue.AppendMark(nil, []byte("mark"), []byte(mark))})
+		_, err := x.put(ctx, list, mark)
 		cancel()
 		if err != nil {
 			require.ErrorIs(rt, err, queue.ErrFull)
@@ -208,7 +237,7 @@ func (x *machine) fill(rt *rapid.T) {
 // inBubble hides from rapid that it could ask for a deadline, which synctest does not allow.
 type inBubble struct{ *testing.T }
 
-// TestModel compares the queue with a list, through 10,000 steps with crashes at any moment.
+// TestModel compares the queue with a list, through 10,000 steps with crashes at any moment. All entries have ids.
 func TestModel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rapid.Check(inBubble{t}, func(rt *rapid.T) {

@@ -5,6 +5,9 @@
 // and a slow one delays nobody. What a crash, a full disk, a failing fsync or a damaged file means for each byte is
 // described in DESIGN.md beside this file.
 //
+// Entries may carry ids, by which one that comes again is found (Reserve, AppendSeen). Range reads without a cursor,
+// View looks at the directory of a process that is stopped, Check reads all of it.
+//
 // The package does not know what the entries mean, does not compress and does not encrypt.
 package queue
 
@@ -38,6 +41,8 @@ var (
 	ErrInUse = errors.New("cursor is in use")
 	// ErrRange: a number outside of what the call allows.
 	ErrRange = errors.New("number is out of range")
+	// ErrReadOnly: the queue was opened by View.
+	ErrReadOnly = errors.New("queue is open for looking only")
 
 	// errSpace: MaxBytes is reached. It never leaves the package.
 	errSpace = errors.New("max size reached")
@@ -50,12 +55,17 @@ type Options struct {
 	GroupBytes    int              // what one group commit takes at most, 0: 256 KiB; one larger append goes alone
 	GroupDelay    time.Duration    // how long the writer waits for appenders of the last group to come back; 0: not at all
 	MaxBytes      int64            // hard limit on the disk use of segments, 0: none
+	ReserveBytes  int64            // a file of so many bytes is kept and given up when a full disk has no room for one more segment, 0: none
 	KeepDelivered time.Duration    // how long delivered segments are kept for replay, if there is space
+	SeenWindow    time.Duration    // how long ids of AppendSeen are remembered, 0: DefaultSeenWindow
+	SeenEntries   int              // how many of them at most, 0: DefaultSeenEntries; about 25 bytes of memory each
 	Logger        *slog.Logger     // nil: discard
 	Now           func() time.Time // nil: time.Now
 	// Damaged is called once for each damaged range that is found, by the goroutine that finds it. It must return soon
 	// and not call the queue.
 	Damaged func(Damage)
+
+	rebuildBytes int64 // 0: the constant
 }
 
 func (o *Options) setDefaults() {
@@ -72,6 +82,16 @@ func (o *Options) setDefaults() {
 		// Small pieces, so that space comes back while a reader is in the middle of the backlog.
 		o.SegmentBytes = min(o.SegmentBytes, max(o.MaxBytes/8, 4<<10))
 	}
+	if o.SeenWindow <= 0 {
+		o.SeenWindow = DefaultSeenWindow
+	}
+	if o.SeenEntries <= 0 {
+		o.SeenEntries = DefaultSeenEntries
+	}
+	if o.rebuildBytes <= 0 {
+		o.rebuildBytes = rebuildBytes
+	}
+	o.SeenEntries = min(o.SeenEntries, maxSeenEntries)
 	o.GroupBytes = int(min(int64(o.GroupBytes), o.SegmentBytes))
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -83,12 +103,13 @@ func (o *Options) setDefaults() {
 
 // Queue is an open queue directory. All methods may be called concurrently.
 type Queue struct {
-	dir   string
-	opt   Options
-	fs    FS
-	log   *slog.Logger
-	lock  io.Closer
-	logID uint32
+	dir      string
+	opt      Options
+	fs       FS
+	log      *slog.Logger
+	lock     io.Closer
+	logID    uint32
+	readOnly bool // made by View
 
 	mu       sync.Mutex // guards what follows
 	next     uint64     // number of the next entry; all below are durable
@@ -105,12 +126,17 @@ type Queue struct {
 	stats    Stats
 	reported map[rangeKey]struct{}
 
+	seen seen
+
 	retainMu sync.Mutex // one deletion, or one cursor moving back, at a time; taken before mu
 
 	// Owned by the writer goroutine.
-	active    *output
-	frame     []byte
-	lastGroup int
+	active       *output
+	reserved     bool      // the reserve is there; see reserve.go
+	reserveTried time.Time // when there was last no room for it
+	frame        []byte
+	stamp        time.Time // of the ids in frame
+	lastGroup    int
 
 	work   chan struct{} // capacity 1: there may be something in waiting
 	space  chan struct{} // capacity 1: space may have come back
@@ -130,17 +156,7 @@ type output struct {
 // Open opens or makes a queue directory and recovers it. It takes a lock (ErrLocked), refuses a newer format
 // (ErrNewerFormat) and never deletes what it cannot read. It starts the writer; Close ends it.
 func Open(dir string, opt Options) (*Queue, error) {
-	opt.setDefaults()
-	q := &Queue{
-		dir: dir, opt: opt, fs: opt.FS, log: opt.Logger,
-		marks:    marks{values: map[string][]byte{}},
-		changed:  make(chan struct{}),
-		cursors:  map[string]*cursor{},
-		readers:  map[*Reader]struct{}{},
-		reported: map[rangeKey]struct{}{},
-		work:     make(chan struct{}, 1), space: make(chan struct{}, 1), retire: make(chan struct{}, 1),
-		stop: make(chan struct{}),
-	}
+	q := newQueue(dir, opt)
 	if err := q.makeDirs(); err != nil {
 		return nil, fmt.Errorf("make queue directory: %w", err)
 	}
@@ -153,10 +169,26 @@ func Open(dir string, opt Options) (*Queue, error) {
 		q.closeFiles()
 		return nil, fmt.Errorf("open queue %s: %w", dir, err)
 	}
+	q.keepReserve()
 	q.ended.Add(2)
 	go q.write()
 	go q.retain()
 	return q, nil
+}
+
+func newQueue(dir string, opt Options) *Queue {
+	opt.setDefaults()
+	return &Queue{
+		dir: dir, opt: opt, fs: opt.FS, log: opt.Logger,
+		marks:    marks{values: map[string][]byte{}},
+		seen:     newSeen(opt),
+		changed:  make(chan struct{}),
+		cursors:  map[string]*cursor{},
+		readers:  map[*Reader]struct{}{},
+		reported: map[rangeKey]struct{}{},
+		work:     make(chan struct{}, 1), space: make(chan struct{}, 1), retire: make(chan struct{}, 1),
+		stop: make(chan struct{}),
+	}
 }
 
 // Close finishes the appends that were admitted, answers those that wait for space with ErrClosed, ends all readers and
@@ -256,6 +288,8 @@ type Stats struct {
 	DamagedRanges  uint64
 	DamagedEntries uint64 // numbers known to be lost in them
 	TornBytes      uint64 // cut from the end at Open: writes that were never acknowledged
+	SeenIDs        int    // ids that are remembered
+	SeenForgotten  uint64 // ids that had to be forgotten before their window passed: doubles of them are not found
 }
 
 // Stats returns the figures as of now.
@@ -269,6 +303,9 @@ func (q *Queue) Stats() Stats {
 	if s.Err = q.failed; s.Err == nil {
 		s.Err = q.full
 	}
+	q.seen.mu.Lock()
+	s.SeenIDs, s.SeenForgotten = int(q.seen.index.head-q.seen.index.tail), q.seen.index.forgotten+q.seen.lost
+	q.seen.mu.Unlock()
 	return s
 }
 

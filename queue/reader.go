@@ -53,6 +53,8 @@ type Reader struct {
 	file File
 	salt uint32
 	at   place
+	// loose says that no cursor holds segments back: one that is gone may be deleted, which is no damage.
+	loose bool
 }
 
 // Reader opens a durable cursor. A new one starts at now (Next). ErrInUse if it is open already.
@@ -61,6 +63,9 @@ func (q *Queue) Reader(name string) (*Reader, error) { return q.ReaderFrom(name,
 // ReaderFrom is Reader, but a new cursor starts at the oldest entry if oldest is set. The name has 1 to 80 bytes. A
 // cursor that cannot be read on disk (both slots damaged) starts at the oldest entry.
 func (q *Queue) ReaderFrom(name string, oldest bool) (*Reader, error) {
+	if q.readOnly {
+		return nil, fmt.Errorf("open cursor %q: %w", name, ErrReadOnly)
+	}
 	if name == "" || len(name) > maxNameBytes {
 		return nil, fmt.Errorf("open cursor %q: the name must have 1 to %d bytes", name, maxNameBytes)
 	}
@@ -190,6 +195,9 @@ func (q *Queue) view(pos uint64) (v view, wait <-chan struct{}, err error) {
 	}
 	if pos >= q.next || len(q.segments) == 0 {
 		q.listened = true
+		if n := len(q.segments); n > 0 {
+			v.seg = q.segments[n-1]
+		}
 		return v, q.changed, nil
 	}
 	i := len(q.segments) - 1
@@ -210,10 +218,17 @@ func (r *Reader) fetch(b *Batch) (wait <-chan struct{}, err error) {
 			return nil, ErrClosed
 		}
 		v, wait, err := r.q.view(r.pos)
+		if wait != nil && r.seg != v.seg {
+			// Whoever waits holds no file of an older segment open: a deleted file that is open keeps its space.
+			r.leave()
+		}
 		if err != nil || wait != nil {
 			return wait, err
 		}
 		if r.pos < v.seg.first {
+			if r.loose {
+				return nil, errGone
+			}
 			r.q.damaged(Damage{
 				First: r.pos, Last: v.seg.first - 1, File: segmentName(r.pos),
 				Reason: "segments are missing before the oldest one",
@@ -239,6 +254,9 @@ func (r *Reader) enter(v view) error {
 	r.leave()
 	file, err := r.q.fs.OpenFile(r.q.path(v.seg.name), os.O_RDONLY)
 	if errors.Is(err, os.ErrNotExist) {
+		if r.loose && r.q.deletes(v.seg) {
+			return errGone
+		}
 		r.q.damaged(Damage{First: r.pos, Last: v.end - 1, File: v.seg.name, Reason: "the segment is missing"})
 		r.pos = v.end
 		return nil

@@ -10,22 +10,29 @@ import (
 	"strings"
 )
 
-const metaMagic = "ARQMETA\n"
+const (
+	metaMagic   = "ARQMETA\n"
+	metaVersion = 1
+)
 
 // makeDirs makes the directories durably.
 func (q *Queue) makeDirs() error {
 	for _, dir := range []string{q.dir, q.path(cursorDir), q.path(quarantineDir)} {
-		made, err := q.fs.MkdirAll(dir)
-		if err != nil {
+		if _, err := q.fs.MkdirAll(dir); err != nil {
 			return err
 		}
-		if made {
-			if err := q.fs.SyncDir(filepath.Dir(dir)); err != nil {
-				return err
-			}
+		// Also if it was there: who made it may have been killed before the sync.
+		if err := q.fs.SyncDir(filepath.Dir(dir)); err != nil {
+			return err
 		}
 	}
-	return nil
+	// The directory above may be new, too, and with its name everything in it would be gone. Who may not open its parent
+	// has not made it.
+	err := q.fs.SyncDir(filepath.Dir(filepath.Dir(q.dir)))
+	if errors.Is(err, os.ErrPermission) {
+		return nil
+	}
+	return err
 }
 
 // found is what is in the queue directory.
@@ -33,6 +40,7 @@ type found struct {
 	segments []*segment // in order
 	strays   []string   // named like segments, but the header names another number
 	leftover []string   // files in the making
+	ids      []string   // id files
 	heads    []string   // segments with a damaged header
 	logID    uint32     // of the newest readable header
 }
@@ -62,6 +70,9 @@ func (q *Queue) recover() error {
 	if err := q.loadCursors(cursors); err != nil {
 		return err
 	}
+	if err := q.loadSeen(have.ids); err != nil {
+		return err
+	}
 	if err := q.recoverNewest(); err != nil {
 		return err
 	}
@@ -76,6 +87,7 @@ func (q *Queue) look() (have found, err error) {
 	}
 	for _, name := range names {
 		first, ok := parseSegmentName(name)
+		_, ids := parseIDsName(name)
 		switch {
 		case ok:
 			if err := q.lookAt(name, first, &have); err != nil {
@@ -83,7 +95,12 @@ func (q *Queue) look() (have found, err error) {
 			}
 		case strings.HasSuffix(name, newSuffix):
 			have.leftover = append(have.leftover, name)
-		case name != "LOCK" && name != "meta" && name != cursorDir && name != quarantineDir:
+		case ids:
+			if err := q.lookAtIDs(name); err != nil {
+				return have, err
+			}
+			have.ids = append(have.ids, name)
+		case name != "LOCK" && name != "meta" && name != reserveName && name != cursorDir && name != quarantineDir:
 			q.log.Warn("a file that is not the queue's is left alone", "file", name)
 		}
 	}
@@ -116,7 +133,8 @@ func (q *Queue) lookAt(name string, first uint64, have *found) error {
 		have.strays = append(have.strays, name)
 		return nil
 	default:
-		seg.prev, seg.salt, seg.salted = h.prev, saltOf(h.id), true
+		seg.prev, seg.made, seg.salt, seg.salted = h.prev, h.created, saltOf(h.id), true
+		seg.id, seg.version, seg.before = h.id, h.version, h.before
 		have.logID = h.logID
 	}
 	if n := len(have.segments); n > 0 {
@@ -140,8 +158,8 @@ func (q *Queue) readMeta() (uint32, error) {
 		return 0, fmt.Errorf("meta: %w", err)
 	}
 	version, err := checkHead(b[:n], metaMagic)
-	if err == nil && version > formatVersion {
-		err = newerFormat(version)
+	if err == nil && version > metaVersion {
+		err = newerFormat(version, metaVersion)
 	}
 	return binary.LittleEndian.Uint32(b[12:]), err
 }
@@ -152,7 +170,7 @@ func (q *Queue) settleMeta(logID uint32, metaErr error, spare uint32) error {
 		return nil
 	}
 	if errors.Is(metaErr, errHead) {
-		q.damaged(Damage{File: "meta", Bytes: segmentHead, Reason: "the meta file is damaged"})
+		q.lostMeta()
 		if err := q.moveAside("meta"); err != nil {
 			return err
 		}
@@ -163,10 +181,14 @@ func (q *Queue) settleMeta(logID uint32, metaErr error, spare uint32) error {
 	return q.writeMeta()
 }
 
+func (q *Queue) lostMeta() {
+	q.damaged(Damage{File: "meta", Bytes: segmentHead, Reason: "the meta file is damaged"})
+}
+
 func (q *Queue) writeMeta() error {
 	b := make([]byte, segmentHead)
 	copy(b, metaMagic)
-	binary.LittleEndian.PutUint16(b[8:], formatVersion)
+	binary.LittleEndian.PutUint16(b[8:], metaVersion)
 	binary.LittleEndian.PutUint32(b[12:], q.logID)
 	binary.LittleEndian.PutUint64(b[32:], uint64(q.opt.Now().UnixNano()))
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
@@ -201,19 +223,26 @@ func (q *Queue) tidy(have found) error {
 			return err
 		}
 	}
+	q.reportFound(have)
 	for _, name := range have.strays {
-		q.damaged(Damage{
-			File:   name,
-			Reason: "the header says another first number than the name: a copy or a renamed file; moved to quarantine",
-		})
 		if err := q.moveAside(name); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// reportFound reports files that are not what they should be.
+func (q *Queue) reportFound(have found) {
+	for _, name := range have.strays {
+		q.damaged(Damage{
+			File:   name,
+			Reason: "the header says another first number than the name: a copy or a renamed file, for quarantine",
+		})
+	}
 	for _, name := range have.heads {
 		q.damaged(Damage{File: name, Bytes: segmentHead, Reason: errHead.Error()})
 	}
-	return nil
 }
 
 // recoverNewest finds the end of the log, the marks, and whether the newest segment can be written to.
@@ -235,7 +264,7 @@ func (q *Queue) recoverNewest() error {
 		return err
 	}
 	defer file.Close()
-	s, err := q.scan(seg, file, maxNumber+1, &q.marks)
+	s, err := q.scan(seg, file, maxNumber+1, &q.marks, q.noteSeen)
 	if err != nil {
 		return fmt.Errorf("%s: %w", seg.name, err)
 	}
@@ -275,6 +304,9 @@ func (q *Queue) settleTail(seg *segment, file File, s scanned, tail int64) {
 			q.log.Warn("no copy in quarantine, so nothing is cut", "error", err)
 			return
 		}
+	}
+	if q.readOnly {
+		return
 	}
 	out, err := q.fs.OpenFile(q.path(seg.name), os.O_RDWR)
 	if err == nil {
@@ -319,8 +351,8 @@ type scanned struct {
 }
 
 // scan walks through a segment whose entries are below end, applies the marks and reports damage that has intact frames
-// behind it.
-func (q *Queue) scan(seg *segment, file File, end uint64, m *marks) (s scanned, err error) {
+// behind it. ids is called with the ids of each frame that has some, which it borrows.
+func (q *Queue) scan(seg *segment, file File, end uint64, m *marks, ids func([]byte)) (s scanned, err error) {
 	sc := &scanner{file: file, size: seg.disk, salt: seg.salt}
 	s = scanned{at: seg.begin(), last: segmentHead, intact: seg.salted, readable: seg.salted}
 	if !seg.salted {
@@ -349,6 +381,9 @@ func (q *Queue) scan(seg *segment, file File, end uint64, m *marks) (s scanned, 
 			s.intact, holes = false, true
 		}
 		m.apply(payload[h.length-h.markBytes:])
+		if h.flags&flagSeen != 0 {
+			ids(seenSection(h, payload))
+		}
 		s.last = s.at.off
 		s.at = s.at.after(h)
 		seg.note(s.at)
@@ -405,7 +440,7 @@ func (q *Queue) scanAgain(seg *segment, end uint64, m *marks) (scanned, error) {
 	if err != nil {
 		return scanned{}, err
 	}
-	s, err := q.scan(seg, file, end, m)
+	s, err := q.scan(seg, file, end, m, func([]byte) {})
 	return s, errors.Join(err, file.Close())
 }
 

@@ -21,17 +21,32 @@ func (q *Queue) retain() {
 		case <-q.stop:
 			return
 		}
+		seenErr := q.tendSeen()
 		if q.releaseDelivered(false) > 0 {
 			signal(q.space)
 		}
-		if wait, ok := q.untilNext(); ok {
+		wait, ok := q.untilNext()
+		if seenErr != nil && (!ok || wait > removeRetry) {
+			wait, ok = removeRetry, true
+		}
+		if ok {
 			timer.Reset(wait)
 		}
 	}
 }
 
-// untilNext returns when the oldest segment is due, if all cursors are past it.
-func (q *Queue) untilNext() (time.Duration, bool) {
+// untilNext returns when there is something to do: the oldest segment is due, if all cursors are past it, or ids are.
+func (q *Queue) untilNext() (wait time.Duration, ok bool) {
+	wait, ok = q.untilDue()
+	q.seen.mu.Lock()
+	defer q.seen.mu.Unlock()
+	if ids, any := q.seen.index.untilNext(q.opt.Now()); any && len(q.seen.parts) > 0 && (!ok || ids < wait) {
+		return max(ids, removeRetry), true
+	}
+	return wait, ok
+}
+
+func (q *Queue) untilDue() (time.Duration, bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if len(q.segments) < 2 || q.segments[0].delivered.IsZero() {
@@ -55,7 +70,11 @@ func (q *Queue) releaseDelivered(needSpace bool) (deleted int) {
 		if seg == nil {
 			return deleted
 		}
-		if err := q.removeSegment(seg); err != nil {
+		err := q.letGo(seg, needSpace)
+		if err == nil {
+			err = q.removeSegment(seg)
+		}
+		if err != nil {
 			q.log.Warn("old segment could not be deleted, trying again later", "segment", seg.name, "error", err)
 			return deleted
 		}

@@ -15,7 +15,8 @@ import (
 // The bytes of a segment are described in DESIGN.md.
 const (
 	segmentMagic  = "ARQSEG\r\n"
-	formatVersion = 1
+	formatVersion = 2
+	idsSince      = 2 // the first format with ids in frames
 	segmentHead   = 64
 
 	segmentSuffix = ".seg"
@@ -31,8 +32,13 @@ const (
 type segment struct {
 	name  string
 	first uint64
-	prev  uint64 // first number of the segment before, 0 if none or not known
-	salt  uint32
+	prev  uint64    // first number of the segment before, 0 if none or not known
+	made  time.Time // zero if not known
+	id    uint64    // 0 if not known
+	// version is the format; 0 if not known.
+	version uint16
+	before  idsBefore
+	salt    uint32
 	// salted says that salt is known from the header; else a reader works it out from the frames.
 	salted bool
 
@@ -99,10 +105,12 @@ func parseSegmentName(name string) (uint64, bool) {
 
 // segmentHeader is the first 64 bytes of a segment.
 type segmentHeader struct {
+	version     uint16
 	logID       uint32
 	id          uint64
 	first, prev uint64
 	created     time.Time
+	before      idsBefore
 }
 
 func (h segmentHeader) append(dst []byte) []byte {
@@ -114,6 +122,8 @@ func (h segmentHeader) append(dst []byte) []byte {
 	binary.LittleEndian.PutUint64(b[24:], h.first)
 	binary.LittleEndian.PutUint64(b[32:], uint64(h.created.UnixNano()))
 	binary.LittleEndian.PutUint64(b[40:], h.prev)
+	binary.LittleEndian.PutUint32(b[48:], h.before.count)
+	binary.LittleEndian.PutUint64(b[52:], uint64(h.before.newest))
 	binary.LittleEndian.PutUint32(b[60:], crc32.Checksum(b[:60], castagnoli))
 	return append(dst, b...)
 }
@@ -124,15 +134,18 @@ var errHead = errors.New("the file header is damaged")
 func parseSegmentHeader(b []byte) (segmentHeader, error) {
 	version, err := checkHead(b, segmentMagic)
 	if err == nil && version > formatVersion {
-		err = newerFormat(version)
+		err = newerFormat(version, formatVersion)
 	}
 	if err != nil {
 		return segmentHeader{}, err
 	}
 	return segmentHeader{
-		logID: binary.LittleEndian.Uint32(b[12:]), id: binary.LittleEndian.Uint64(b[16:]),
+		version: version, logID: binary.LittleEndian.Uint32(b[12:]), id: binary.LittleEndian.Uint64(b[16:]),
 		first: binary.LittleEndian.Uint64(b[24:]), prev: binary.LittleEndian.Uint64(b[40:]),
 		created: time.Unix(0, int64(binary.LittleEndian.Uint64(b[32:]))),
+		before: idsBefore{
+			count: binary.LittleEndian.Uint32(b[48:]), newest: int64(binary.LittleEndian.Uint64(b[52:])),
+		},
 	}, nil
 }
 
@@ -145,7 +158,7 @@ func checkHead(b []byte, magic string) (version uint16, err error) {
 	return binary.LittleEndian.Uint16(b[8:]), nil
 }
 
-func newerFormat(version uint16) error {
+func newerFormat(version, known uint16) error {
 	return fmt.Errorf("%w: format %d, this program knows %d; start the newer program again, or use another data directory",
-		ErrNewerFormat, version, formatVersion)
+		ErrNewerFormat, version, known)
 }

@@ -28,18 +28,49 @@ func (q *Queue) write() {
 			continue
 		}
 		q.answer(group, first, err)
+		q.keepReserve()
 	}
 }
 
 // freeSpace deletes what is delivered, also the newest segment if that is all of the log.
 func (q *Queue) freeSpace() {
+	q.settleCursors()
 	if q.activeDelivered() {
-		if err := q.startSegment(); err != nil {
+		err := q.startSegment()
+		if err != nil && noSpace(err) && q.giveReserve() {
+			err = q.startSegment()
+		}
+		if err != nil {
 			q.log.Debug("no new segment while the queue is full", "error", err)
 		}
 	}
 	if q.releaseDelivered(true) > 0 {
+		q.reserveTried = time.Time{}
+		q.keepReserve()
 		signal(q.space)
+	}
+}
+
+// settleCursors writes cursors again whose last write failed: until one has worked they hold back all segments, and while
+// the queue is full of delivered ones nothing else would move them.
+func (q *Queue) settleCursors() {
+	q.mu.Lock()
+	var unsettled []*cursor
+	for _, c := range q.cursors {
+		if c.placed && c.floor < c.next {
+			unsettled = append(unsettled, c)
+		}
+	}
+	q.mu.Unlock()
+	for _, c := range unsettled {
+		c.mu.Lock()
+		q.mu.Lock()
+		next := c.next
+		q.mu.Unlock()
+		if err := q.save(c, next, c.state); err != nil {
+			q.log.Debug("cursor still cannot be written", "error", err)
+		}
+		c.mu.Unlock()
 	}
 }
 
@@ -63,13 +94,16 @@ func (q *Queue) commit(group []*request) (first uint64, err error) {
 		return 0, failed
 	}
 	h := q.encode(group)
-	if err := q.makeRoom(int64(len(q.frame))); err != nil {
+	if err := q.makeRoom(int64(len(q.frame)), h.flags); err != nil {
 		return 0, err
 	}
 	if err := q.store(&h); err != nil {
 		return 0, err
 	}
 	q.publish(group, h)
+	if h.flags&flagSeen != 0 {
+		q.publishSeen(group)
+	}
 	return h.first, nil
 }
 
@@ -89,6 +123,10 @@ func (q *Queue) encode(group []*request) header {
 		for _, e := range r.entries {
 			frame = appendField(frame, e)
 		}
+	}
+	frame, ids := q.appendSeen(frame, group)
+	if ids {
+		h.flags |= flagSeen
 	}
 	entries := len(frame)
 	for _, r := range group {
@@ -222,8 +260,15 @@ func (q *Queue) publish(group []*request, h header) {
 // headBytes is an upper bound for the head of a segment that is started now. The caller holds mu or is the writer.
 func (q *Queue) headBytes() int64 { return segmentHead + q.marks.snapshotMax() }
 
-// makeRoom makes sure that there is an active segment with room for n more bytes under SegmentBytes and MaxBytes.
-func (q *Queue) makeRoom(n int64) error {
+// makeRoom makes sure that there is an active segment with room for n more bytes under SegmentBytes and MaxBytes, in a
+// format that has frames with these flags.
+func (q *Queue) makeRoom(n int64, flags byte) error {
+	if q.active != nil && flags&flagSeen != 0 && q.active.seg.version < idsSince {
+		// A program that knows only the older format would take the frame for damage.
+		if err := q.startSegment(); err != nil {
+			return err
+		}
+	}
 	if q.active != nil && q.active.at.off > q.active.head &&
 		q.active.at.off+n > max(q.opt.SegmentBytes, 2*q.active.head) && q.fits(n) {
 		if err := q.startSegment(); err != nil {
@@ -261,23 +306,32 @@ func (q *Queue) activeDelivered() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	least, any := q.leastCursorLocked()
-	return q.active != nil && q.active.at.off > q.active.head && any && least >= q.next
+	if !any || least < q.next {
+		return false
+	}
+	if q.active == nil { // an attempt to start a segment failed: the last one is delivered, and must not stay for ever
+		return len(q.segments) > 0 && q.segments[len(q.segments)-1].first < q.next
+	}
+	return q.active.at.off > q.active.head
 }
 
 // startSegment makes the next segment and makes it the active one. See "A new segment" in DESIGN.md for the order. If
 // it fails before the rename the active segment stays what it is.
 func (q *Queue) startSegment() (err error) {
 	head := segmentHeader{logID: q.logID, id: rand.Uint64(), first: q.next, created: q.opt.Now()}
-	seg := &segment{name: segmentName(q.next), first: q.next, salt: saltOf(head.id), salted: true}
+	seg := &segment{name: segmentName(q.next), first: q.next, made: head.created, salt: saltOf(head.id), salted: true}
+	seg.id, seg.version, seg.before = head.id, formatVersion, q.seen.newest()
 	q.mu.Lock()
+	var before *segment
 	if n := len(q.segments); n > 0 {
-		seg.prev = q.segments[n-1].first
+		before = q.segments[n-1]
+		seg.prev = before.first
 		if seg.prev == seg.first { // it takes that one's place
-			seg.prev = q.segments[n-1].prev
+			seg.prev, seg.before = before.prev, before.before
 		}
 	}
 	q.mu.Unlock()
-	head.prev = seg.prev
+	head.prev, head.before = seg.prev, seg.before
 	data, crc := q.marks.appendSnapshot(head.append(nil), q.next, seg.salt)
 	seg.size, seg.disk = int64(len(data)), int64(len(data))
 
@@ -315,6 +369,9 @@ func (q *Queue) startSegment() (err error) {
 		seg: seg, file: file, head: seg.size,
 		at: place{off: seg.size, num: q.next, prev: crc, chained: true},
 	}
+	if before != nil {
+		q.seen.seal(before)
+	}
 	q.addSegment(seg)
 	signal(q.retire)
 	return nil
@@ -333,4 +390,9 @@ func (q *Queue) addSegment(seg *segment) {
 		}
 	}
 	q.segments = append(q.segments, seg)
+	// Readers that wait at the end of the old segment give up its file, so that deleting it gives its space back.
+	if q.listened {
+		close(q.changed)
+		q.changed, q.listened = make(chan struct{}), false
+	}
 }

@@ -38,32 +38,53 @@ func (k *block) take() (used int, full bool) {
 	return used, false
 }
 
+// quotesForgiven is how many CSV records may be cut at their first line end within one window of the longest record.
+// Each one costs a look at the whole window, so behind the last one the lines of the window are taken as they are:
+// whatever is in a file, the cost for each byte of it is bounded.
+const quotesForgiven = 8
+
 // record appends the record, or the piece of one, that begins at data[at]. It returns how many bytes that was, with the
-// line ending; 0 if its end is not there and it may still be short enough.
+// line ending; 0 if its end is not there and it may still be short enough. It looks at no more bytes than the longest
+// record has.
 func (k *block) record(at int) int {
 	p := k.data[at:]
-	lf := bytes.IndexByte(p, '\n')
+	window := p[:min(len(p), k.max+2)]
+	lf := bytes.IndexByte(window, '\n')
 	end := lf
-	if k.origin.Comma != 0 && !k.cut.open {
-		end = recordEnd(p, lf, k.origin.Comma)
+	if k.origin.Comma != 0 && !k.cut.open && !k.isLiteral(at) {
+		end = recordEnd(window, lf, k.origin.Comma)
 	}
-	if end < 0 && len(trimCR(p)) <= k.max {
+	if end < 0 && len(trimCR(window)) <= k.max {
 		return 0
 	}
 	if end >= 0 {
-		if raw := trimCR(p[:end]); len(raw) <= k.max {
+		if raw := trimCR(window[:end]); len(raw) <= k.max {
 			k.whole(at, raw)
 			return end + 1
 		}
 	}
 	if lf >= 0 && end != lf {
-		if line := trimCR(p[:lf]); len(line) <= k.max {
+		if line := trimCR(window[:lf]); len(line) <= k.max {
+			k.forgive(at, k.max)
 			return k.cutAtLine(at, line, lf+1)
 		}
 	}
 	n := CutLength(p, k.max)
 	k.piece(at, p[:n], true)
 	return n
+}
+
+// isLiteral reports whether quotes at data[at] are characters like others.
+func (k *block) isLiteral(at int) bool {
+	return k.forgiven.cuts >= quotesForgiven && k.base+int64(at) < k.forgiven.end
+}
+
+// forgive counts that the record at data[at] is cut at its first line end. The first one begins a window of n bytes.
+func (k *block) forgive(at, n int) {
+	if start := k.base + int64(at); start >= k.forgiven.end {
+		k.forgiven = forgiven{end: start + int64(n)}
+	}
+	k.forgiven.cuts++
 }
 
 // whole appends a record that has its end, or the last piece of a line of which others came out.
@@ -74,7 +95,7 @@ func (k *block) whole(at int, raw []byte) {
 			k.piece(at, raw, k.cut.part > 0)
 		}
 		k.cut = cut{}
-	case len(raw) == 0 || k.origin.Comma != 0 && bytes.Equal(raw, k.origin.Header):
+	case len(raw) == 0 || k.repeats && bytes.Equal(raw, k.origin.Header):
 		k.fresh.Blank++
 	default:
 		k.nextRow()
@@ -129,6 +150,7 @@ func (k *block) takeUnfinished(at int) int {
 	p := k.data[at:]
 	if lf := bytes.IndexByte(p, '\n'); k.inQuotes(at) {
 		k.cut.partial = true
+		k.forgive(at, len(p))
 		return k.cutAtLine(at, trimCR(p[:lf]), lf+1)
 	}
 	p = trimCR(p)

@@ -26,6 +26,7 @@ type file struct {
 	hasID     bool          // position.id is drawn
 	replaces  []fileID      // positions of what the file was before it was truncated
 	origin    *audit.Origin // shared by its records
+	repeats   bool          // CSV: a row that is equal to the header repeats it and is no record
 	firstByte int64         // where the first record can begin: behind holes, byte order mark and header
 	marks     audit.Marks   // for the next record
 
@@ -48,13 +49,13 @@ type file struct {
 }
 
 // newFile makes what is known of a file that was just opened. A record in it that has no end may be older than we are.
-func newFile(fd int, st status, path string, now time.Time) *file {
+func newFile(fd int, st status, birth int64, path string, now time.Time) *file {
 	grownAt := now
 	if age := now.UnixNano() - st.mtime; age > 0 {
 		grownAt = now.Add(-time.Duration(age))
 	}
 	return &file{
-		position:  position{node: st.inode, birth: birthOf(fd), path: path},
+		position:  position{node: st.inode, birth: birth, mtime: st.mtime, path: path},
 		fd:        fd,
 		seenAt:    path,
 		size:      st.size,
@@ -81,9 +82,11 @@ func (fl *file) restart() {
 	if fl.hasID {
 		fl.replaces = append(fl.replaces, fl.id)
 	}
-	fl.position = position{node: fl.node, birth: fl.birth, truncations: fl.truncations + 1, path: fl.path}
+	fl.position = position{
+		node: fl.node, birth: fl.birth, mtime: fl.mtime, truncations: fl.truncations + 1, path: fl.path,
+	}
 	fl.hasID, fl.known, fl.origin, fl.firstByte, fl.fromEnd = false, false, nil, 0, false
-	fl.unfinished, fl.waitsFor, fl.triedSize = false, -1, -1
+	fl.unfinished, fl.quoteOpen, fl.waitsFor, fl.triedSize = false, false, -1, -1
 	fl.marks |= audit.MarkPossibleLoss
 	fl.fresh.Truncations++
 }
@@ -222,4 +225,4 @@ func (fl *file) commit() {
 }
 
 // positionBytes is at least what position.append needs.
-func positionBytes(fl *file) int { return 192 + len(fl.path) }
+func positionBytes(fl *file) int { return 192 + len(fl.path) + len(fl.header) }

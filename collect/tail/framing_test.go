@@ -2,6 +2,7 @@ package tail
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -219,6 +220,68 @@ func TestQuoteThatNeverCloses(t *testing.T) {
 		check(t, s)
 		require.True(t, s.all()[1].Marks.Has(audit.MarkPartial), "it was cut because it had waited long enough")
 	})
+}
+
+// TestQuotesThatOpenInEveryLine: the cost of a file is bounded by its size, whatever is in it. Without a bound on how
+// often the same bytes are looked at for a closing quote this takes hours.
+func TestQuotesThatOpenInEveryLine(t *testing.T) {
+	const lines = 1_000_000
+	path := filepath.Join(t.TempDir(), "a.csv")
+	write(t, path, "a,b,c,d\n"+strings.Repeat("a\",\"\n", lines))
+	for _, limit := range []int{1 << 10, DefaultMaxRecord} {
+		old(t, path)
+		count, bytes := 0, 0
+		began := time.Now()
+		opt := fast(path)
+		opt.MaxRecord, opt.Once = limit, true
+		f, err := New(opt)
+		require.NoError(t, err)
+		require.NoError(t, f.Run(t.Context(), func(_ context.Context, b *audit.Records) (audit.Number, error) {
+			count += len(b.List)
+			for i := range b.List {
+				bytes += len(b.List[i].Raw)
+			}
+			return 0, nil
+		}))
+		require.Less(t, time.Since(began), 10*time.Second)
+		require.Equal(t, lines, count)
+		require.Equal(t, lines*len(`a","`), bytes, "nothing is lost")
+	}
+}
+
+// TestQuotesAreForgivenWithinAWindow: a few quotes that stay open do no harm to records behind them; with many of them
+// lines are taken as they are up to the end of the window, and records are told apart again behind it.
+func TestQuotesAreForgivenWithinAWindow(t *testing.T) {
+	const limit, chain = 1000, 20
+	path := filepath.Join(t.TempDir(), "a.csv")
+	open, whole := `a","`, "y,\"two\nlines\""
+	filling := strings.Repeat("z,z\n", limit/2)
+	write(t, path, "A,B\n"+strings.Repeat(open+"\n", 2)+filling+whole+"\n"+
+		strings.Repeat(open+"\n", chain)+filling+whole+"\n"+strings.Repeat(open+"\n", 1)+filling+whole+"\n")
+	opt := fast(path)
+	opt.MaxRecord = limit
+	for _, block := range []int{blockBytes, 7, 1001, 2500} {
+		var list []string
+		var cuts []int
+		s := newStore()
+		f, err := New(opt)
+		require.NoError(t, err)
+		f.blockBytes = block
+		runOnce(t, f, s)
+		for _, r := range s.all() {
+			if r.Raw == open {
+				cuts = append(cuts, r.Part)
+			} else if r.Raw != "z,z" {
+				list = append(list, r.Raw)
+			}
+		}
+		require.Equal(t, []string{whole, whole, whole}, list)
+		want := make([]int, 2+chain+1)
+		for _, i := range []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, len(want) - 1} {
+			want[i] = 1
+		}
+		require.Equal(t, want, cuts)
+	}
 }
 
 func TestQuotedRecordThatIsTooLong(t *testing.T) {

@@ -1,6 +1,7 @@
 package tail
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -14,7 +15,7 @@ const (
 	keyPattern = 'p'
 )
 
-const positionVersion = 1
+const positionVersion = 2
 
 // pathBytesMax is more than PATH_MAX, so that a damaged length is seen.
 const pathBytesMax = 1 << 13
@@ -43,13 +44,24 @@ type position struct {
 	cut    cut
 	format audit.Format
 	path   string // where its records were written
+
+	header []byte // CSV: the header row of its records, which need not stand in the file; nil if it is too long
+	comma  byte   // CSV: with header
+
+	forgiven forgiven
+}
+
+// forgiven counts the CSV records that were cut at their first line end because of a quote that stayed open.
+type forgiven struct {
+	end  int64 // offset up to which they are counted; behind it the count begins anew
+	cuts int
 }
 
 // appendKey appends the key under which the file's position is stored.
 func (id fileID) appendKey(dst []byte) []byte { return append(append(dst, keyFile), id[:]...) }
 
-// append appends the stored form, version 1: a version byte, then integers as uvarint and zigzag varint as in
-// encoding/binary, in the order below, the hashes at their full length.
+// append appends the stored form: a version byte, then integers as uvarint and zigzag varint as in encoding/binary, in
+// the order below, the hashes at their full length. Version 1 ended with the path.
 func (p *position) append(dst []byte) []byte {
 	dst = append(dst, positionVersion, byte(p.format), p.cut.flags())
 	dst = binary.AppendUvarint(dst, p.node.dev)
@@ -65,7 +77,11 @@ func (p *position) append(dst []byte) []byte {
 	dst = binary.AppendVarint(dst, p.rows)
 	dst = binary.AppendUvarint(dst, uint64(p.cut.part))
 	dst = binary.AppendUvarint(dst, uint64(p.cut.start))
-	return append(binary.AppendUvarint(dst, uint64(len(p.path))), p.path...)
+	dst = append(binary.AppendUvarint(dst, uint64(len(p.path))), p.path...)
+	dst = append(dst, p.comma)
+	dst = append(binary.AppendUvarint(dst, uint64(len(p.header))), p.header...)
+	dst = binary.AppendUvarint(dst, uint64(p.forgiven.end))
+	return binary.AppendUvarint(dst, uint64(p.forgiven.cuts))
 }
 
 func (c cut) flags() byte {
@@ -86,7 +102,7 @@ func decodePosition(key, value []byte) (*position, error) {
 	if len(key) != 1+len(fileID{}) || key[0] != keyFile || len(value) < 3 {
 		return nil, errPosition
 	}
-	if value[0] != positionVersion {
+	if value[0] < 1 || value[0] > positionVersion {
 		return nil, fmt.Errorf("position of version %d: it was written by a newer auditrelay, run that one", value[0])
 	}
 	d := decoder{rest: value[3:]}
@@ -109,6 +125,17 @@ func decodePosition(key, value []byte) (*position, error) {
 	p.cut.part = int(d.uint(1<<31 - 1))
 	p.cut.start = int64(d.uint(1<<63 - 1))
 	p.path = string(d.bytes(int(d.uint(pathBytesMax))))
+	if value[0] > 1 {
+		if b := d.bytes(1); len(b) > 0 {
+			p.comma = b[0]
+		}
+		p.header = bytes.Clone(d.bytes(int(d.uint(headerKeptBytes))))
+		if len(p.header) == 0 {
+			p.header = nil
+		}
+		p.forgiven.end = int64(d.uint(1<<63 - 1))
+		p.forgiven.cuts = int(d.uint(quotesForgiven))
+	}
 	if d.bad || len(d.rest) > 0 || p.format > audit.FormatText || value[2] > 3 {
 		return nil, errPosition
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/auditrelay/auditrelay/audit"
 )
 
 // scan looks at everything that the patterns match, takes up new files, and notes which ones were rotated away.
@@ -168,6 +170,10 @@ func (f *Follower) join(fresh []*file) {
 			fl.after = before
 		}
 		newest[fl.family] = fl
+		if f.lost[fl.family] && !fl.hasID {
+			fl.marks |= audit.MarkPossibleLoss
+			delete(f.lost, fl.family)
+		}
 		if f.opt.Once {
 			fl.limit = fl.size
 		}

@@ -29,7 +29,7 @@ func (f *Follower) open(path string, now time.Time) (fl *file, fresh bool, err e
 		f.seen(fl, path)
 		return fl, false, nil
 	}
-	fl = newFile(fd, st, path, now)
+	fl = newFile(fd, st, f.birthOf(fd), path, now)
 	if err := f.identify(fl); err != nil {
 		closeFile(fd)
 		return nil, false, err
@@ -57,13 +57,15 @@ func (f *Follower) identify(fl *file) error {
 		if p.node != fl.node {
 			continue // on another device; device numbers may change with a reboot, so only a full match counts
 		}
-		f.unpark(p)
 		if otherBirth {
-			// The inode number is used again: that file is gone. What was rotated away since is younger than it.
-			f.removals = append(f.removals, p.id)
-			p.node = inode{}
-			f.ghosts[p.path] = p
+			f.supplant(p)
 			continue
+		}
+		f.unpark(p)
+		if fl.birth == 0 {
+			// Nobody can tell whether it was truncated or is another file. If it is, what was rotated away since is
+			// younger than the one that is gone.
+			f.haunt(&parked{position: p.position, lastPath: p.lastPath})
 		}
 		path := fl.path
 		fl.resume(&p.position)
@@ -71,6 +73,22 @@ func (f *Follower) identify(fl *file) error {
 		fl.path = path
 	}
 	return nil
+}
+
+// supplant notes that the inode number of a position belongs to another file now: the one that was read is gone.
+func (f *Follower) supplant(p *parked) {
+	f.unpark(p)
+	f.removals = append(f.removals, p.id)
+	f.haunt(p)
+}
+
+// haunt keeps what is known of a file that is gone, because what was rotated away since is younger than it. Of several
+// at one path the oldest is kept.
+func (f *Follower) haunt(p *parked) {
+	p.node = inode{}
+	if g := f.ghosts[p.path]; g == nil || olderFirst(&p.position, &g.position) < 0 {
+		f.ghosts[p.path] = p
+	}
 }
 
 // isStill reports whether the file begins as the position says and has what was read of it.
@@ -108,8 +126,16 @@ func (f *Follower) search(s *scanned) {
 		_, err := match(dir, "*", func(path string) { f.searchPath(path, s, known, alive) })
 		listed[dir] = err == nil
 	}
+	if f.scans == 1 {
+		for _, p := range f.ghosts {
+			f.noteGone(p, known)
+		}
+	}
 	for _, list := range f.parked {
 		for _, p := range slices.Clone(list) {
+			if f.scans == 1 && !alive[p] && listed[filepath.Dir(p.path)] {
+				f.noteGone(p, known)
+			}
 			f.forgetGone(p, alive[p] || !listed[filepath.Dir(p.path)], s.now)
 		}
 	}
@@ -157,7 +183,13 @@ func (f *Follower) searchPath(path string, s *scanned, known map[string][]*posit
 		f.markAlive(alive, st.inode, path)
 		return
 	}
-	if p := f.markAlive(alive, st.inode, path); p != nil {
+	p, err := f.recognize(path, st, s.now)
+	if err != nil {
+		f.markAlive(alive, st.inode, path) // the next search tells more
+		return
+	}
+	if p != nil {
+		alive[p], p.lastPath = true, path
 		if st.size != p.offset {
 			f.reopen(path, p, s)
 		}
@@ -166,18 +198,54 @@ func (f *Follower) searchPath(path string, s *scanned, known map[string][]*posit
 	f.takeMissed(path, st, s, known)
 }
 
-// markAlive notes that the file of a position is there, and where if path is not empty.
-func (f *Follower) markAlive(alive map[*parked]bool, node inode, path string) *parked {
+// recognize returns the position of the file at path, nil if it has none. An inode number alone proves nothing, the
+// file system uses it again: the birth times must be the same, or, where there are none, the content. An error says
+// that the file could not be looked at.
+func (f *Follower) recognize(path string, st status, now time.Time) (*parked, error) {
+	for _, p := range slices.Clone(f.parked[st.ino]) {
+		if p.node != st.inode {
+			continue
+		}
+		if p.recognized == st {
+			return p, nil
+		}
+		same, err := f.isFileOf(path, p, now)
+		if err != nil {
+			return nil, err
+		}
+		if same {
+			p.recognized = st
+			return p, nil
+		}
+		f.supplant(p)
+	}
+	return nil, nil
+}
+
+// isFileOf reports whether the file at path is the one of a position that has its inode number.
+func (f *Follower) isFileOf(path string, p *parked, now time.Time) (bool, error) {
+	fd, st, err := openFile(path)
+	if err != nil {
+		return false, err
+	}
+	defer closeFile(fd)
+	fl := newFile(fd, st, f.birthOf(fd), path, now)
+	if p.birth != 0 && fl.birth != 0 {
+		return p.birth == fl.birth, nil
+	}
+	return f.isStill(fl, &p.position)
+}
+
+// markAlive notes that the file of a position seems to be there, and where if path is not empty.
+func (f *Follower) markAlive(alive map[*parked]bool, node inode, path string) {
 	for _, p := range f.parked[node.ino] {
 		if p.node == node {
 			alive[p] = true
 			if path != "" {
 				p.lastPath = path
 			}
-			return p
 		}
 	}
-	return nil
 }
 
 // reopen takes up a rotated file that has more than was read of it. One that changed otherwise is nobody's log any
@@ -187,7 +255,7 @@ func (f *Follower) reopen(path string, p *parked, s *scanned) {
 	if err != nil {
 		return // it went away again, or the next search tells more
 	}
-	fl := newFile(fd, st, path, s.now)
+	fl := newFile(fd, st, f.birthOf(fd), path, s.now)
 	same, err := f.isStill(fl, &p.position)
 	if err != nil || !same || st.inode != p.node {
 		closeFile(fd)
@@ -217,8 +285,7 @@ func (f *Follower) takeMissed(path string, st status, s *scanned, known map[stri
 		if err != nil {
 			return
 		}
-		fl := newFile(fd, st, original, s.now)
-		fl.position.mtime = st.mtime
+		fl := newFile(fd, st, f.birthOf(fd), original, s.now)
 		if olderFirst(oldest, &fl.position) > 0 || f.isCopy(fl, generations) {
 			closeFile(fd)
 			return
@@ -253,6 +320,22 @@ func (f *Follower) addRotated(fl *file, s *scanned) {
 	fl.scan = f.scans
 	f.files[fl.node] = fl
 	s.fresh = append(s.fresh, fl)
+}
+
+// noteGone says at the start that a file which was read is not there any more: it was deleted or compressed while
+// nobody followed it, and what was written to it meanwhile is lost. If a younger generation was being read already this
+// one was read to its end; else the first record of the next generation tells of it.
+func (f *Follower) noteGone(p *parked, known map[string][]*position) {
+	family := f.familyOf(p.path)
+	for _, q := range known[family] {
+		if q != &p.position && q.id != (fileID{}) && q.id != p.id && olderFirst(&p.position, q) < 0 {
+			f.log.Debug("a file that was read to its end is gone", "path", p.lastPath, "offset", p.offset)
+			return
+		}
+	}
+	f.log.Warn("a file that was being read is gone: what was written to it behind the offset, if anything, is lost; "+
+		"let rotation delay compression", "path", p.lastPath, "offset", p.offset)
+	f.lost[family] = true
 }
 
 // forgetGone removes the position of a file that is gone for long enough.

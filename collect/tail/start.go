@@ -20,6 +20,10 @@ const utf8BOM = "\xEF\xBB\xBF"
 // begin looks at the start of a file: its format, its CSV header, and where its records begin. It returns false if
 // there is too little yet. An error says why the file cannot be read.
 func (f *Follower) begin(fl *file, size int64, now time.Time) (ok bool, err error) {
+	if fl.hasID && len(fl.header) > 0 && f.formatOf(fl) == audit.FormatCSV {
+		f.setOrigin(fl, audit.FormatCSV, fl.header, fl.comma)
+		return true, nil
+	}
 	zeros, err := leadingZeros(fl.fd, size)
 	if err != nil {
 		return false, err
@@ -32,16 +36,21 @@ func (f *Follower) begin(fl *file, size int64, now time.Time) (ok bool, err erro
 	}
 	s, err := f.understand(fl, zeros, size, due)
 	if errors.Is(err, errTooLittle) {
+		if fl.waitsFor != zeros {
+			fl.waitsFor, fl.unfinishedAt = zeros, now
+		}
+		fl.quoteOpen = s.open
 		return false, nil
 	}
 	if err != nil {
 		return false, err
 	}
-	fl.known, fl.atRest = true, false
-	fl.format = s.format
-	fl.origin = &audit.Origin{Path: fl.path, Format: s.format, Header: bytes.Clone(s.header), Comma: s.comma}
+	if s.format == audit.FormatCSV && !fl.hasID {
+		f.chooseHeader(fl, &s)
+	}
+	f.setOrigin(fl, s.format, bytes.Clone(s.header), s.comma)
 	fl.firstByte = zeros + int64(s.used)
-	if fl.offset < fl.firstByte {
+	if fl.offset < fl.firstByte && !fl.hasID {
 		fl.offset = fl.firstByte
 		fl.fresh.Zeros += uint64(zeros)
 		if err := f.remember(fl); err != nil {
@@ -116,7 +125,9 @@ type beginning struct {
 	format audit.Format
 	header []byte // valid until the next file is looked at
 	comma  byte
-	used   int // bytes before the first record
+	used   int        // bytes before the first record
+	row    headerLine // CSV
+	open   bool       // CSV: with errTooLittle: the first line is there, but a quote in it is not closed
 }
 
 // understand reads as much of the file's start as is needed to tell. due says that a first line without an end is not
@@ -138,8 +149,8 @@ func (f *Follower) understand(fl *file, from, size int64, due bool) (beginning, 
 	}
 }
 
-// judge tells the format from the first bytes p. final: a line without an end does not get one. tooLong: more will not
-// be read.
+// judge tells the format from the first bytes p. final: what has no end, a line or a quoted cell, does not get one.
+// tooLong: more will not be read.
 func (f *Follower) judge(fl *file, p []byte, final, tooLong bool) (beginning, error) {
 	if err := refusedStart(p, final); err != nil {
 		return beginning{}, err
@@ -163,42 +174,22 @@ func (f *Follower) judge(fl *file, p []byte, final, tooLong bool) (beginning, er
 	if s.format != audit.FormatCSV {
 		return s, nil
 	}
-	header, comma, used, ok := headerRow(text)
+	row, ok := headerRow(text, false)
+	if !ok {
+		row, s.open = headerRow(text, true)
+		ok = s.open && (final || tooLong)
+	}
 	switch {
 	case ok:
-		s.header, s.comma = header, comma
-		s.used += used
+		s.row, s.header, s.comma = row, row.text, row.comma
+		s.used += row.used
 	case tooLong:
 		f.log.Warn("no CSV header row found, reading lines", "path", fl.seenAt, "looked_at_bytes", len(p))
 		s.format = audit.FormatText
 	default:
-		return beginning{}, errTooLittle
+		return s, errTooLittle
 	}
 	return s, nil
-}
-
-// headerRow finds the header row: the first line that is neither empty nor a separator line.
-func headerRow(p []byte) (header []byte, comma byte, used int, ok bool) {
-	for {
-		lf := bytes.IndexByte(p[used:], '\n')
-		end := recordEnd(p[used:], lf, comma)
-		if end < 0 {
-			return nil, 0, 0, false
-		}
-		row := trimCR(p[used : used+end])
-		used += end + 1
-		if sep, is := separatorLine(row); is {
-			comma = sep
-			continue
-		}
-		if len(row) == 0 {
-			continue
-		}
-		if comma == 0 {
-			comma = findComma(row)
-		}
-		return row, comma, used, true
-	}
 }
 
 // refusedStarts are the first bytes of what is not text in UTF-8. A byte order mark of UTF-8 is in it because it has to

@@ -99,8 +99,10 @@ type Follower struct {
 	next       int                  // whose turn is first in the next round
 	parked     map[uint64][]*parked // by inode number
 	ghosts     map[string]*parked   // by path: a file that is gone and whose inode number another one got
+	lost       map[string]bool      // paths of which a generation was gone at the start; the next one tells of it
 	occupants  map[string]inode     // what stood at each matched path in the last scan
 	patterns   []pattern
+	headers    map[string]keptHeader // by path
 	problems   map[string]problem
 	removals   []fileID // positions to remove with the next batch
 	notes      []string // patterns to note as seen with the next batch
@@ -111,7 +113,8 @@ type Follower struct {
 	touched    []*file // files that have records in the batch
 	scratch    []byte  // headBytes + tailBytes
 	blockBytes int     // of one read
-	headerRow  []byte  // for looking at the start of a file
+	birthOf    func(fd int) int64
+	headerRow  []byte // for looking at the start of a file
 
 	mu sync.Mutex // guards ring, problems, and in each file path, rotated, size, durable, counts and problem
 }
@@ -119,8 +122,9 @@ type Follower struct {
 // parked is the position of a file that is not open.
 type parked struct {
 	position
-	lastPath  string // where it was seen last
-	goneSince time.Time
+	lastPath   string // where it was seen last
+	recognized status // of the file when it was compared last
+	goneSince  time.Time
 }
 
 type problem struct {
@@ -138,10 +142,13 @@ func New(opt Options) (*Follower, error) {
 		files:      make(map[inode]*file),
 		parked:     make(map[uint64][]*parked),
 		ghosts:     make(map[string]*parked),
+		lost:       make(map[string]bool),
 		occupants:  make(map[string]inode),
+		headers:    make(map[string]keptHeader),
 		problems:   make(map[string]problem),
 		scratch:    make([]byte, headBytes+tailBytes),
 		blockBytes: blockBytes,
+		birthOf:    birthOf,
 	}
 	for _, text := range opt.Paths {
 		p, err := parsePattern(text)
@@ -196,6 +203,7 @@ func (f *Follower) restore(pos audit.Position) error {
 	if err != nil {
 		return err
 	}
+	f.restoreHeader(p)
 	f.park(&parked{position: *p, lastPath: p.path})
 	return nil
 }

@@ -8,7 +8,6 @@
 package crashfs
 
 import (
-	"errors"
 	"io"
 	"maps"
 	"os"
@@ -42,7 +41,7 @@ type FS struct {
 	names    map[string]*inode // what a process sees
 	durable  map[string]*inode // what is left after a power cut
 	pending  []*nameChange     // not synced yet, in order
-	locks    map[string]bool
+	locks    map[string]int    // holders of shared locks, -1 for an exclusive one
 }
 
 var _ queue.FS = (*FS)(nil)
@@ -50,7 +49,7 @@ var _ queue.FS = (*FS)(nil)
 // New returns an empty file system without faults and limits.
 func New() *FS {
 	return &FS{
-		dirs: map[string]bool{}, names: map[string]*inode{}, durable: map[string]*inode{}, locks: map[string]bool{},
+		dirs: map[string]bool{}, names: map[string]*inode{}, durable: map[string]*inode{}, locks: map[string]int{},
 	}
 }
 
@@ -266,29 +265,36 @@ func (fs *FS) SyncDir(dir string) error {
 }
 
 // Lock implements queue.FS. Locks do not survive Crash.
-func (fs *FS) Lock(path string) (io.Closer, error) {
+func (fs *FS) Lock(path string) (io.Closer, error) { return fs.lock(path, -1) }
+
+// LockShared implements queue.FS. The file that Lock makes is not kept here, so it is never missing.
+func (fs *FS) LockShared(path string) (io.Closer, error) { return fs.lock(path, 1) }
+
+// lock adds one to the holders, or takes one away for the exclusive lock.
+func (fs *FS) lock(path string, add int) (io.Closer, error) {
 	path = filepath.Clean(path)
+	taken := false
 	err := fs.do("lock", path, func() error {
-		if fs.locks[path] {
+		if n := fs.locks[path]; n < 0 || n > 0 && add < 0 {
 			return queue.ErrLocked
 		}
-		fs.locks[path] = true
+		fs.locks[path] += add
+		taken = true
 		return nil
 	})
-	if err != nil && !errors.Is(err, queue.ErrLocked) {
-		// The form "it happened": the descriptor is lost with the error, and the lock with the descriptor.
-		fs.mu.Lock()
-		delete(fs.locks, path)
-		fs.mu.Unlock()
-	}
-	if err != nil {
-		return nil, err
-	}
-	return unlock(func() {
+	give := func() {
 		fs.mu.Lock()
 		defer fs.mu.Unlock()
-		delete(fs.locks, path)
-	}), nil
+		fs.locks[path] -= add
+	}
+	if err == nil {
+		return unlock(give), nil
+	}
+	if taken {
+		// The form "it happened": the descriptor is lost with the error, and the lock with the descriptor.
+		give()
+	}
+	return nil, err
 }
 
 type unlock func()
