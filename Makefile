@@ -53,6 +53,9 @@ bench: build ## the whole path with the real binary, then the stages
 e2e: build ## the real binary with logger, nc, rsyslog and syslog-ng; says what is missing
 	$(GO) test -tags e2e -run '^TestE2E' -count=1 -v -timeout 10m ./cmd/auditrelay
 
+crash: ## 1,000 kills and 1,000 power cuts of the program, full disks, injected errors; seeds are printed
+	AUDITRELAY_CRASH=1000 $(GO) test -run '^Test(Crash|Disk|Power)' -count=1 -v -timeout 2h ./cmd/auditrelay
+
 dist: ## static binaries with their checksums in dist/
 	@for arch in amd64 arm64; do \
 	  CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o dist/auditrelay-linux-$$arch ./cmd/auditrelay || exit 1; done

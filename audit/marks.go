@@ -9,7 +9,7 @@ type Marks uint64
 // The marks. Their words stand in markWords, in the same order.
 const (
 	MarkTimeMissing     Marks = 1 << iota // no time in the record: the receive time was taken
-	MarkTimeAmbiguous                     // the wall clock hour occurs twice or not at all
+	MarkTimeAmbiguous                     // the wall clock hour occurs twice or not at all, or day and month cannot be told apart
 	MarkTimeMismatch                      // two times in the record contradict each other
 	MarkYearGuessed                       // the time had no year
 	MarkLate                              // the event is much older than its arrival
@@ -25,7 +25,7 @@ const (
 	MarkUnexpectedType                    // the vendor says that this event never occurs
 	MarkSourceMismatch                    // the record's module contradicts the catalogue
 	MarkColumnsDiffer                     // a CSV record has more or fewer cells than its header
-	MarkDetailsUnparsed                   // a compound field was kept whole
+	MarkDetailsUnparsed                   // a compound field was kept whole, or a name stood in it twice
 	MarkPriorityMissing                   // a syslog message without a valid PRI
 	MarkRedacted                          // something was masked
 	MarkFieldsCut                         // more fields than the limit: the rest is only in raw

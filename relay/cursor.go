@@ -2,7 +2,7 @@ package relay
 
 import (
 	"context"
-	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -10,10 +10,6 @@ import (
 	"github.com/auditrelay/auditrelay/audit"
 	"github.com/auditrelay/auditrelay/queue"
 )
-
-// beganBytes is the length of what the relay puts in front of a forwarder's state in its cursor: the number of the first
-// event that is the destination's own, big endian.
-const beganBytes = 8
 
 // cursor is a destination's durable place in the log, as forward.Log: it turns stored bytes into events. Used by one
 // forwarder.
@@ -23,7 +19,10 @@ type cursor struct {
 	decoder *audit.Decoder
 	log     audit.LogID
 	began   audit.Number
-	state   []byte // scratch
+	losses  *losses
+	next    audit.Number // of the next Read, if nothing is missing
+	carried []byte       // what the forwarder had stored when the cursor was opened
+	state   []byte       // scratch
 	logger  *slog.Logger
 }
 
@@ -33,29 +32,33 @@ func newCursor(q *queue.Queue, name string, oldest bool, logger *slog.Logger) (*
 	if err != nil {
 		return nil, fmt.Errorf("open cursor of destination %s: %w", name, err)
 	}
+	committed := audit.Number(reader.Committed())
 	c := &cursor{
 		reader: reader, decoder: audit.NewDecoder(), log: audit.LogID(q.LogID()),
-		began: audit.Number(reader.Committed() + 1), logger: logger,
+		began: committed + 1, next: committed + 1, logger: logger,
 	}
-	if state := reader.State(); len(state) >= beganBytes {
-		c.began = audit.Number(binary.BigEndian.Uint64(state))
+	kept := cursorState{began: c.began}
+	if stored := reader.State(); len(stored) > 0 {
+		if kept, c.carried, err = decodeCursorState(stored); err != nil {
+			return nil, errors.Join(fmt.Errorf("cursor of destination %s: %w", name, err), reader.Close())
+		}
 	}
+	c.began, c.losses = kept.began, newLosses(committed, kept.damaged)
 	return c, nil
 }
 
-// forwarderState returns what the forwarder had stored with its last commit.
-func (c *cursor) forwarderState() []byte {
-	if state := c.reader.State(); len(state) >= beganBytes {
-		return state[beganBytes:]
-	}
-	return nil
-}
+// forwarderState returns what the forwarder had stored with its last commit before the cursor was opened.
+func (c *cursor) forwarderState() []byte { return c.carried }
 
 // Read waits for at least one event and appends what is there to batch, which owns all memory of it.
 func (c *cursor) Read(ctx context.Context, batch *audit.Events) error {
 	if err := c.reader.Read(ctx, &c.raw); err != nil {
 		return err
 	}
+	// The log has no gaps but damage: the queue has reported the range, the destination will never get it.
+	first := audit.Number(c.raw.First)
+	c.losses.add(c.next, first-1)
+	c.next = first + audit.Number(len(c.raw.Entries))
 	size := 0
 	for _, entry := range c.raw.Entries {
 		size += len(entry)
@@ -86,10 +89,16 @@ func unreadable(ev *audit.Event, entry []byte, log audit.LogID, number audit.Num
 
 // Commit makes durable that all events up to upTo are done, with the forwarder's state.
 func (c *cursor) Commit(upTo audit.Number, state []byte) error {
-	c.state = binary.BigEndian.AppendUint64(c.state[:0], uint64(c.began))
-	c.state = append(c.state, state...)
+	kept := cursorState{began: c.began, damaged: c.losses.upTo(upTo)}
+	c.state = append(kept.encode(c.state[:0]), state...)
 	return c.reader.CommitState(uint64(upTo), c.state)
 }
 
 // Rewind lets the next Read start at the given number again.
-func (c *cursor) Rewind(to audit.Number) error { return c.reader.Rewind(uint64(to)) }
+func (c *cursor) Rewind(to audit.Number) error {
+	if err := c.reader.Rewind(uint64(to)); err != nil {
+		return err
+	}
+	c.next = to
+	return nil
+}

@@ -101,7 +101,7 @@ type output struct {
 
 func (r *Relay) explainOutputs() (list []output, err error) {
 	for _, cfg := range r.config.Forward {
-		sink, err := r.newSink(cfg, explainLog)
+		sink, _, err := r.newSink(cfg, explainLog)
 		if err != nil {
 			return nil, fmt.Errorf("destination %s: %w", cfg.ID, err)
 		}

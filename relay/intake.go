@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -26,6 +27,7 @@ type intake struct {
 	source     string
 	normalizer *normalize.Normalizer
 	log        Appender
+	shedding   *shedding // nil: every record waits for space
 
 	mu      sync.Mutex
 	waiting []*submission // in order of arrival; guarded by mu
@@ -33,13 +35,29 @@ type intake struct {
 	sheet   SourceSheet   // as last stored; guarded by mu
 }
 
+// open connects the intake with the queue and reads its line of the sheet.
+func (in *intake) open(q *queue.Queue) error {
+	in.log = q
+	value, ok := q.Mark(sheetKey(in.source))
+	if !ok {
+		return nil
+	}
+	var err error
+	if in.sheet, err = decodeSourceSheet(value); err != nil {
+		return fmt.Errorf("source %s: %w", in.source, err)
+	}
+	return nil
+}
+
 // submission is one batch on its way into the log.
 type submission struct {
-	ctx     context.Context //nolint:containedctx // the submission is the call: it lives as long as its put
+	ctx     context.Context // the submission is the call: it lives as long as its put
 	buf     []byte          // the encoded events, one after the other
 	ends    []int           // where each ends in buf
 	marks   [][]byte
 	counts  SourceSheet   // what this batch adds
+	shed    shedRun       // what was refused of it
+	mayShed bool          // some of it may still be refused
 	outcome chan appended // capacity 1: the leader never waits for a follower
 }
 
@@ -49,17 +67,45 @@ type appended struct {
 	err     error
 	lead    bool // no outcome yet: the caller is to append for all that wait
 	again   bool // another caller's context ended while all waited for space: nothing was taken
+	full    bool // with again: there is no space, what may be shed is to be
 }
 
 var submissionPool = sync.Pool{New: func() any { return &submission{outcome: make(chan appended, 1)} }}
 
 // put is the collect.PutFunc of this source.
 func (in *intake) put(ctx context.Context, batch *audit.Records) (audit.Number, error) {
-	s := in.encode(ctx, batch)
+	lowest := takeAll
+	if in.shedding != nil {
+		lowest = in.shedding.lowest()
+	}
+	for {
+		s := in.encode(ctx, batch, lowest)
+		done := in.submit(ctx, s)
+		s.release()
+		if !done.full {
+			return done.through, done.err
+		}
+		lowest = audit.SeverityError
+	}
+}
+
+// putEvent stores one event of the relay's own, with marks.
+func (in *intake) putEvent(ctx context.Context, ev *audit.Event, marks [][]byte) (audit.Number, error) {
+	s := submissionPool.Get().(*submission)
 	defer s.release()
+	s.ctx = ctx
+	s.counts = SourceSheet{Accepted: 1, Stored: 1}
+	s.add(ev)
+	s.marks = append(s.marks, marks...)
+	done := in.submit(ctx, s)
+	return done.through, done.err
+}
+
+// submit waits until s is durable, ctx is done, or s is to be encoded with less in it.
+func (in *intake) submit(ctx context.Context, s *submission) appended {
 	for {
 		if err := ctx.Err(); err != nil {
-			return 0, err
+			return appended{err: err}
 		}
 		in.mu.Lock()
 		in.waiting = append(in.waiting, s)
@@ -69,33 +115,55 @@ func (in *intake) put(ctx context.Context, batch *audit.Records) (audit.Number, 
 		if lead {
 			in.lead()
 		}
-		if done := in.await(s); !done.again {
-			return done.through, done.err
+		if done := in.await(s); !done.again || done.full {
+			return done
 		}
 	}
 }
 
-// encode normalizes the batch and encodes what is not filtered.
-func (in *intake) encode(ctx context.Context, batch *audit.Records) *submission {
+// encode normalizes the batch and encodes what is neither filtered nor of a severity below lowest.
+func (in *intake) encode(ctx context.Context, batch *audit.Records, lowest audit.Severity) *submission {
 	s := submissionPool.Get().(*submission)
 	s.ctx = ctx
 	events := audit.GetEvents()
 	defer events.Release()
 	in.normalizer.Normalize(events, batch)
 	for i := range events.List {
+		ev := &events.List[i]
 		s.counts.Accepted++
-		if events.List[i].Filtered {
+		switch {
+		case ev.Filtered:
 			s.counts.Filtered++
-			continue
+		case ev.Severity < lowest:
+			s.counts.Shed++
+			s.shed.add(ev)
+		default:
+			s.counts.Stored++
+			s.mayShed = s.mayShed || ev.Severity < audit.SeverityError
+			s.add(ev)
 		}
-		s.counts.Stored++
-		s.buf = events.List[i].AppendBinary(s.buf)
-		s.ends = append(s.ends, len(s.buf))
 	}
 	for _, p := range batch.Positions {
 		s.marks = append(s.marks, queue.AppendMark(nil, positionKey(in.source, p.Key), p.Value))
 	}
 	return s
+}
+
+func (s *submission) add(ev *audit.Event) {
+	fit(ev)
+	s.buf = ev.AppendBinary(s.buf)
+	s.ends = append(s.ends, len(s.buf))
+}
+
+// fit leaves the long fields of an event out if it would be larger than an entry of the queue may be. They are in its raw
+// record, which is smaller by the limits of every collector.
+func fit(ev *audit.Event) {
+	const longBytes = 4 << 10
+	if len(ev.Raw) < queue.MaxEntryBytes/4 || ev.EncodedSize() <= queue.MaxEntryBytes {
+		return
+	}
+	ev.Fields = slices.DeleteFunc(ev.Fields, func(f audit.Field) bool { return len(f.Value)+len(f.Name) > longBytes })
+	ev.Marks |= audit.MarkFieldsCut
 }
 
 func (s *submission) release() {
@@ -186,6 +254,7 @@ func (in *intake) appendGroup(group []*submission, sheet SourceSheet) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(group[0].ctx))
 	defer cancel()
 	var entries, marks [][]byte
+	mayShed := false
 	for _, s := range group {
 		stop := context.AfterFunc(s.ctx, cancel)
 		defer stop()
@@ -196,6 +265,12 @@ func (in *intake) appendGroup(group []*submission, sheet SourceSheet) {
 		}
 		marks = append(marks, s.marks...)
 		sheet.add(s.counts)
+		mayShed = mayShed || s.mayShed
+	}
+	if in.shedding != nil && mayShed {
+		var stop context.CancelFunc
+		ctx, stop = context.WithTimeout(ctx, shedWait)
+		defer stop()
 	}
 	marks = append(marks, queue.AppendMark(nil, sheetKey(in.source), sheet.encode(nil)))
 	first, err := in.log.Append(ctx, entries, marks)
@@ -203,8 +278,10 @@ func (in *intake) appendGroup(group []*submission, sheet SourceSheet) {
 		in.mu.Lock()
 		in.sheet = sheet
 		in.mu.Unlock()
+		in.noteShed(group)
 	}
-	refused := err != nil && errors.Is(err, context.Canceled)
+	full := errors.Is(err, context.DeadlineExceeded)
+	refused := err != nil && (errors.Is(err, context.Canceled) || full)
 	through := first - 1
 	for _, s := range group {
 		through += uint64(len(s.ends))
@@ -212,12 +289,22 @@ func (in *intake) appendGroup(group []*submission, sheet SourceSheet) {
 		case err == nil:
 			s.outcome <- appended{through: audit.Number(through)}
 		case refused && s.ctx.Err() == nil:
-			s.outcome <- appended{again: true}
+			s.outcome <- appended{again: true, full: full}
 		case refused:
 			s.outcome <- appended{err: s.ctx.Err()}
 		default:
 			s.outcome <- appended{err: err}
 		}
+	}
+}
+
+// noteShed notes what the sheet counts now.
+func (in *intake) noteShed(group []*submission) {
+	if in.shedding == nil {
+		return
+	}
+	for _, s := range group {
+		in.shedding.note(&s.shed)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -26,6 +25,8 @@ type Options struct {
 	Logger *slog.Logger
 	Stdout io.Writer          // what a file destination with path "-" writes to
 	Notify func(state string) // tells the service manager (READY=1 …); nil = nobody is told
+	// Version is the program's, for the status.
+	Version string
 }
 
 // Relay is one daemon: the sources and destinations of one configuration around one queue.
@@ -39,14 +40,8 @@ type Relay struct {
 	destinations []*destination
 	queue        *queue.Queue  // from open on
 	committed    chan struct{} // capacity 1; told after each commit of a destination
-}
-
-// destination is one way out.
-type destination struct {
-	config    config.Destination
-	sink      forward.Sink
-	cursor    *cursor
-	forwarder *forward.Forwarder
+	started      time.Time     // from open on
+	own          *ownEvents
 }
 
 // Kinds returns the kinds of collectors and destinations that a configuration may use.
@@ -69,9 +64,13 @@ func New(cfg *config.Config, opt Options) (*Relay, error) {
 		return nil, fmt.Errorf("load catalogs: %w", err)
 	}
 	r := &Relay{config: cfg, opt: opt, catalogs: catalogs, committed: make(chan struct{}, 1)}
+	if err := crossCheck(cfg, catalogs); err != nil {
+		return nil, err
+	}
 	if r.normalizer, err = newNormalizer(cfg, catalogs); err != nil {
 		return nil, err
 	}
+	r.own = newOwnEvents(opt.Logger, r.wake)
 	for _, c := range cfg.Collect {
 		kind, err := collectKind(c.Type)
 		if err != nil {
@@ -113,15 +112,10 @@ func forwardKind(name string) (forward.Kind, error) {
 
 // open opens the queue and what hangs on it. On an error everything is closed again.
 func (r *Relay) open() (err error) {
-	r.queue, err = queue.Open(filepath.Join(r.config.DataDir, "queue"), queue.Options{
-		MaxBytes:      int64(r.config.Queue.MaxSize),
-		KeepDelivered: time.Duration(r.config.Queue.KeepDelivered),
-		Logger:        r.opt.Logger.With("part", "queue"),
-		Damaged: func(d queue.Damage) {
-			r.opt.Logger.Error("queue damaged, events are missing", "first", d.First, "last", d.Last, "file", d.File, "reason", d.Reason)
-		},
-	})
-	if err != nil {
+	r.started = time.Now()
+	opt := r.queueOptions()
+	opt.Damaged = r.own.damaged
+	if r.queue, err = queue.Open(r.queueDir(), opt); err != nil {
 		return fmt.Errorf("open the queue in data_dir: %w", err)
 	}
 	defer func() {
@@ -129,14 +123,16 @@ func (r *Relay) open() (err error) {
 			err = errors.Join(err, r.close())
 		}
 	}()
+	r.own.queue = r.queue
+	if err = r.own.intake.open(r.queue); err != nil {
+		return err
+	}
 	for _, s := range r.sources {
-		s.intake.log = r.queue
-		if value, ok := r.queue.Mark(sheetKey(s.config.ID)); ok {
-			if s.intake.sheet, err = decodeSourceSheet(value); err != nil {
-				return fmt.Errorf("source %s: %w", s.config.ID, err)
-			}
+		if err = s.intake.open(r.queue); err != nil {
+			return err
 		}
 	}
+	r.openShedding()
 	for _, cfg := range r.config.Forward {
 		d, err := r.openDestination(cfg)
 		if err != nil {
@@ -147,11 +143,26 @@ func (r *Relay) open() (err error) {
 	return nil
 }
 
+// reserveBytes is what the queue keeps back for a full disk: room for the head of a segment with the positions of some
+// hundred files.
+const reserveBytes = 64 << 10
+
+// queueOptions are those of the configuration.
+func (r *Relay) queueOptions() queue.Options {
+	return queue.Options{
+		MaxBytes:      int64(r.config.Queue.MaxSize),
+		KeepDelivered: time.Duration(r.config.Queue.KeepDelivered),
+		ReserveBytes:  reserveBytes,
+		Logger:        r.opt.Logger.With("part", "queue"),
+	}
+}
+
 // close closes sinks, cursors and the queue, in this order. The parts must have stopped.
 func (r *Relay) close() error {
 	var errs []error
 	for _, d := range r.destinations {
-		errs = append(errs, d.sink.Close(), d.cursor.reader.Close())
+		cur, _ := d.parts()
+		errs = append(errs, d.sink.Close(), cur.reader.Close())
 	}
 	r.destinations = nil
 	return errors.Join(append(errs, r.queue.Close())...)
@@ -161,6 +172,9 @@ func (r *Relay) close() error {
 func (r *Relay) encoderOptions(log audit.LogID) normalize.EncoderOptions {
 	return normalize.EncoderOptions{
 		Names: func(product string) normalize.ProductNames {
+			if product == ownProduct {
+				return normalize.ProductNames{Vendor: "auditrelay", Name: "auditrelay", Version: r.opt.Version}
+			}
 			names, _ := r.catalogs.Product(product)
 			return names
 		},
@@ -170,18 +184,19 @@ func (r *Relay) encoderOptions(log audit.LogID) normalize.EncoderOptions {
 }
 
 // newSink makes a destination's sink with its encoder. It opens and connects nothing.
-func (r *Relay) newSink(cfg config.Destination, log audit.LogID) (forward.Sink, error) {
+func (r *Relay) newSink(cfg config.Destination, log audit.LogID) (forward.Sink, normalize.Encoder, error) {
 	kind, err := forwardKind(cfg.Type)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	encoder, err := normalize.NewEncoder(cfg.Format, r.encoderOptions(log))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return kind.New(forward.Env{
+	sink, err := kind.New(forward.Env{
 		ID: cfg.ID, Encoder: encoder, Logger: r.opt.Logger.With("destination", cfg.ID), Host: r.config.Relay.ID, Stdout: r.opt.Stdout,
 	}, cfg.Settings)
+	return sink, encoder, err
 }
 
 // Check makes every collector and sink of the configuration without starting any, and returns what they refuse.
@@ -193,7 +208,7 @@ func (r *Relay) Check() error {
 		}
 	}
 	for _, cfg := range r.config.Forward {
-		sink, err := r.newSink(cfg, 0)
+		sink, _, err := r.newSink(cfg, 0)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("forward.%s: %w", cfg.ID, err))
 			continue
@@ -203,37 +218,28 @@ func (r *Relay) Check() error {
 	return errors.Join(errs...)
 }
 
-func (r *Relay) openDestination(cfg config.Destination) (*destination, error) {
-	sink, err := r.newSink(cfg, audit.LogID(r.queue.LogID()))
-	if err != nil {
-		return nil, err
+// wake lets awaitDelivery look again.
+func (r *Relay) wake() {
+	select {
+	case r.committed <- struct{}{}:
+	default:
 	}
-	cur, err := newCursor(r.queue, cfg.ID, cfg.StartAt == "oldest", r.opt.Logger.With("destination", cfg.ID))
-	if err != nil {
-		return nil, errors.Join(err, sink.Close())
-	}
-	d := &destination{config: cfg, sink: sink, cursor: cur}
-	d.forwarder = forward.New(cfg.ID, cur, sink, forward.Options{
-		State:       cur.forwarderState(),
-		Logger:      r.opt.Logger,
-		DeadLetters: forward.NewDeadLetters(filepath.Join(r.config.DataDir, "deadletters", cfg.ID), cfg.ID, 0),
-		OnCommit: func(audit.Number) {
-			select {
-			case r.committed <- struct{}{}:
-			default:
-			}
-		},
-	})
-	return d, nil
 }
 
 // Run works until ctx is done, then stops intake, finishes what is in flight and closes the queue. It does not wait for
-// the backlog. It returns an error only if the data directory could not be opened or closed.
+// the backlog. It returns an error only if the data directory could not be opened or closed, or if the control socket
+// of the configuration could not be made.
 func (r *Relay) Run(ctx context.Context) error {
 	if err := r.open(); err != nil {
 		return err
 	}
+	control, err := r.openAdmin(ctx)
+	if err != nil {
+		return errors.Join(err, r.close())
+	}
+	own, stopOwn := r.startOwn(ctx)
 	forwarders, stopForwarders := r.startForwarders(ctx)
+	watching, stopWatching := r.startWatching(ctx, control)
 	var collectors sync.WaitGroup
 	for _, s := range r.sources {
 		collectors.Go(func() { s.supervise(ctx, r.queue, false) })
@@ -244,10 +250,35 @@ func (r *Relay) Run(ctx context.Context) error {
 	r.notify("STOPPING=1")
 	r.opt.Logger.Info("stopping: intake first, then what is in flight")
 	collectors.Wait()
+	stopWatching()
+	watching.Wait()
 	stopForwarders()
 	forwarders.Wait()
+	stopOwn()
+	own.Wait()
 	r.logSheet()
 	return r.close()
+}
+
+// startOwn writes the relay's own events until the returned function is called: after all else, because the parts find
+// the damage.
+func (r *Relay) startOwn(ctx context.Context) (*sync.WaitGroup, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { r.own.run(ctx) })
+	return &running, cancel
+}
+
+// startWatching answers commands, if there is a control socket, and watches the health until the returned function is
+// called: both use the queue, which is closed after them.
+func (r *Relay) startWatching(ctx context.Context, control *admin) (*sync.WaitGroup, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { r.watch(ctx) })
+	if control != nil {
+		running.Go(func() { control.run(ctx) })
+	}
+	return &running, cancel
 }
 
 // ErrUndelivered says that run --once could not deliver everything in time.
@@ -264,15 +295,19 @@ func (r *Relay) RunOnce(ctx context.Context, timeout time.Duration) (*Sheet, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	own, stopOwn := r.startOwn(ctx)
 	forwarders, stopForwarders := r.startForwarders(ctx)
 	var collectors sync.WaitGroup
 	for _, s := range r.sources {
 		collectors.Go(func() { s.supervise(ctx, r.queue, true) })
 	}
 	collectors.Wait()
+	r.own.nameShed(ctx)
 	r.awaitDelivery(ctx)
 	stopForwarders()
 	forwarders.Wait()
+	stopOwn()
+	own.Wait()
 	sheet := r.Sheet()
 	err := r.close()
 	switch {
@@ -291,11 +326,7 @@ func (r *Relay) startForwarders(ctx context.Context) (*sync.WaitGroup, context.C
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
 	for _, d := range r.destinations {
-		running.Go(func() {
-			if err := d.forwarder.Run(ctx); err != nil {
-				r.opt.Logger.Error("destination stopped", "forward", d.config.ID, "error", err)
-			}
-		})
+		running.Go(func() { r.deliver(ctx, d) })
 	}
 	return &running, cancel
 }
@@ -303,7 +334,9 @@ func (r *Relay) startForwarders(ctx context.Context) (*sync.WaitGroup, context.C
 // awaitDelivery waits until every destination has all that is stored, or ctx is done.
 func (r *Relay) awaitDelivery(ctx context.Context) {
 	for {
-		if r.Sheet().Undelivered() == 0 {
+		// All that is delivered was read, so damage up to there was found. If nothing of that waits to be written, the
+		// second look has the events that name it.
+		if r.Sheet().Undelivered() == 0 && r.own.unwritten.Load() == 0 && r.Sheet().Undelivered() == 0 {
 			return
 		}
 		select {
@@ -320,37 +353,28 @@ func (r *Relay) Sheet() *Sheet {
 	for _, s := range r.sources {
 		sheet.Sources = append(sheet.Sources, NamedSource{s.config.ID, s.intake.Sheet()})
 		sheet.Degraded = append(sheet.Degraded, s.degraded()...)
+		sheet.Notices = append(sheet.Notices, s.notices()...)
+	}
+	if own := r.own.intake.Sheet(); own.Accepted > 0 {
+		sheet.Sources = append(sheet.Sources, NamedSource{config.OwnSource, own})
 	}
 	for _, d := range r.destinations {
 		sheet.Destinations = append(sheet.Destinations, NamedDestination{d.config.ID, d.sheet(r.queue)})
+		sheet.Notices = append(sheet.Notices, d.notices()...)
 	}
 	return sheet
-}
-
-func (d *destination) sheet(q *queue.Queue) DestinationSheet {
-	st := d.forwarder.Stats() // counts and commit belong together; what is stored afterwards is queued
-	next := audit.Number(q.Next())
-	committed := max(st.Committed, d.cursor.began-1)
-	queued := uint64(next - 1 - committed)
-	reason := ""
-	if st.State == forward.StateRetrying || st.State == forward.StateStopped && queued > 0 {
-		reason = st.LastError // of an error that is over nobody need know
-	}
-	return DestinationSheet{
-		Began: uint64(d.cursor.began), Stored: uint64(next - d.cursor.began),
-		Delivered: st.Delivered, Filtered: st.Filtered, DeadLettered: st.DeadLettered,
-		Queued: queued, Resent: st.Resent,
-		State: st.State.String(), Reason: reason,
-	}
 }
 
 func (r *Relay) logSheet() {
 	sheet := r.Sheet()
 	for _, s := range sheet.Sources {
-		r.opt.Logger.Info("balance", "collect", s.ID, "accepted", s.Accepted, "stored", s.Stored, "filtered", s.Filtered, "remainder", s.Remainder())
+		r.opt.Logger.Info("balance", "collect", s.ID, "accepted", s.Accepted, "stored", s.Stored, "filtered", s.Filtered, "shed", s.Shed, "remainder", s.Remainder())
 	}
 	for _, d := range sheet.Destinations {
-		r.opt.Logger.Info("balance", "forward", d.ID, "stored", d.Stored, "delivered", d.Delivered, "dead_lettered", d.DeadLettered, "queued", d.Queued, "remainder", d.Remainder())
+		r.opt.Logger.Info("balance", "forward", d.ID, "stored", d.Stored, "delivered", d.Delivered, "dead_lettered", d.DeadLettered, "damaged", d.Damaged, "queued", d.Queued, "remainder", d.Remainder())
+	}
+	for _, n := range sheet.Notices {
+		r.opt.Logger.Warn("notice", "collect", n.Source, "forward", n.Destination, "input", n.Name, "what", n.What, "count", n.Count)
 	}
 	if !sheet.Closes() {
 		r.opt.Logger.Error("the balance sheet does not close: events were lost or doubled", "error", ErrRemainder)

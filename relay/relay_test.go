@@ -55,6 +55,8 @@ func (b *syncBuffer) String() string {
 	return b.buf.String()
 }
 
+func (b *syncBuffer) contains(text string) bool { return strings.Contains(b.String(), text) }
+
 // running starts a relay and returns the function that stops it and waits for its end.
 func running(t *testing.T, r *Relay) (stop func()) {
 	t.Helper()

@@ -58,7 +58,7 @@ func decodeSourceSheet(b []byte) (s SourceSheet, err error) {
 }
 
 // DestinationSheet is one destination's line, counted in events since its cursor began, across restarts:
-// Stored = Delivered + Filtered + DeadLettered + Shed + Queued.
+// Stored = Delivered + Filtered + DeadLettered + Shed + Damaged + Queued.
 type DestinationSheet struct {
 	Began        uint64 `json:"began"`  // number of the first event that is its own
 	Stored       uint64 `json:"stored"` // events stored since then
@@ -66,6 +66,7 @@ type DestinationSheet struct {
 	Filtered     uint64 `json:"filtered"`
 	DeadLettered uint64 `json:"dead_lettered"`
 	Shed         uint64 `json:"shed"`
+	Damaged      uint64 `json:"damaged"` // lost in damaged ranges of the queue; each is named by an event
 	Queued       uint64 `json:"queued"`
 	Resent       uint64 `json:"resent"` // sent more than once; in no equation
 	State        string `json:"state"`
@@ -74,7 +75,7 @@ type DestinationSheet struct {
 
 // Remainder is what the equation leaves over; other than 0 it is an alarm.
 func (d DestinationSheet) Remainder() int64 {
-	return int64(d.Stored - d.Delivered - d.Filtered - d.DeadLettered - d.Shed - d.Queued)
+	return int64(d.Stored - d.Delivered - d.Filtered - d.DeadLettered - d.Shed - d.Damaged - d.Queued)
 }
 
 // Input is one file or listener of a source, as far as it needs a word.
@@ -91,6 +92,7 @@ type Sheet struct {
 	Sources      []NamedSource      `json:"sources"`
 	Destinations []NamedDestination `json:"destinations"`
 	Degraded     []Input            `json:"degraded,omitempty"`
+	Notices      []Notice           `json:"notices,omitempty"`
 }
 
 // NamedSource is a source's line with its id.
@@ -128,8 +130,33 @@ func (s *Sheet) Undelivered() (n uint64) {
 	return n
 }
 
-// WriteText writes the sheet as two tables for people.
+// WriteText writes the sheet as two tables for people, with what is not as it should be.
 func (s *Sheet) WriteText(out io.Writer) error {
+	if err := s.writeTables(out); err != nil {
+		return err
+	}
+	for _, x := range s.Destinations {
+		if x.Reason != "" {
+			fmt.Fprintf(out, "destination %s: %s\n", x.ID, x.Reason)
+		}
+	}
+	for _, in := range s.Degraded {
+		fmt.Fprintf(out, "source %s, %s: %s: %s\n", in.Source, in.Name, in.State, in.Reason)
+	}
+	for _, n := range s.Notices {
+		if n.Source != "" {
+			fmt.Fprintf(out, "source %s, %s: %d %s\n", n.Source, n.Name, n.Count, n.What)
+		} else {
+			fmt.Fprintf(out, "destination %s: %d %s\n", n.Destination, n.Count, n.What)
+		}
+	}
+	if len(s.Degraded) > 0 {
+		fmt.Fprintf(out, "%d inputs were not read as they should be\n", len(s.Degraded))
+	}
+	return nil
+}
+
+func (s *Sheet) writeTables(out io.Writer) error {
 	fmt.Fprintf(out, "\nbalance sheet of log %s\n", s.Log)
 	w := tabwriter.NewWriter(out, 0, 0, 1, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "source\taccepted\t=\tstored\t+\tduplicate\t+\tfiltered\t+\tshed\t\tremainder\t")
@@ -141,21 +168,10 @@ func (s *Sheet) WriteText(out io.Writer) error {
 		return err
 	}
 	w = tabwriter.NewWriter(out, 0, 0, 1, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\ndestination\tstored\t=\tdelivered\t+\tfiltered\t+\tdead-lettered\t+\tshed\t+\tqueued\t\tremainder\t")
+	fmt.Fprintln(w, "\ndestination\tstored\t=\tdelivered\t+\tfiltered\t+\tdead-lettered\t+\tshed\t+\tdamaged\t+\tqueued\t\tremainder\t")
 	for _, x := range s.Destinations {
-		fmt.Fprintf(w, "%s\t%d\t=\t%d\t+\t%d\t+\t%d\t+\t%d\t+\t%d\t\t%d\t\n",
-			x.ID, x.Stored, x.Delivered, x.Filtered, x.DeadLettered, x.Shed, x.Queued, x.Remainder())
+		fmt.Fprintf(w, "%s\t%d\t=\t%d\t+\t%d\t+\t%d\t+\t%d\t+\t%d\t+\t%d\t\t%d\t\n",
+			x.ID, x.Stored, x.Delivered, x.Filtered, x.DeadLettered, x.Shed, x.Damaged, x.Queued, x.Remainder())
 	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	for _, x := range s.Destinations {
-		if x.Reason != "" {
-			fmt.Fprintf(out, "destination %s: %s\n", x.ID, x.Reason)
-		}
-	}
-	for _, in := range s.Degraded {
-		fmt.Fprintf(out, "source %s, %s: %s: %s\n", in.Source, in.Name, in.State, in.Reason)
-	}
-	return nil
+	return w.Flush()
 }

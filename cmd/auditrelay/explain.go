@@ -25,17 +25,21 @@ type explainFlags struct {
 func newExplainCommand(std streams) *cobra.Command {
 	var f explainFlags
 	cmd := &cobra.Command{
-		Use:   "explain",
+		Use:   "explain [FILE]",
 		Short: "Show what becomes of records, step by step",
-		Long: "Takes records from standard input or a file and shows how each is framed, which fields it has and where they go,\n" +
+		Long: "Takes records from FILE or standard input and shows how each is framed, which fields it has and where they go,\n" +
 			"its catalogue entry, how severity, outcome and time were decided, and the exact bytes for each configured\n" +
 			"destination. The code is that of run; nothing is stored or sent.",
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return f.run(cmd, std) },
+		Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				f.Path = args[0]
+			}
+			return f.run(cmd, std)
+		},
 	}
 	cmd.Flags().StringVar(&f.Collect, "collect", "", "read the records as this collector of the configuration would")
 	cmd.Flags().StringVar(&f.Product, "product", "", "without --collect: the catalogue to use")
-	cmd.Flags().StringVar(&f.Path, "file", "", "file with the records; standard input if not given")
 	cmd.Flags().BoolVar(&f.json, "json", false, "one JSON document per record")
 	cmd.MarkFlagsMutuallyExclusive("collect", "product")
 	return cmd

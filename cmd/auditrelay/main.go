@@ -79,6 +79,7 @@ func newRoot(std streams) *cobra.Command {
 	root.SetOut(std.out)
 	root.SetErr(std.err)
 	root.PersistentFlags().StringP("config", "c", defaultConfigPath, "configuration file")
-	root.AddCommand(newRunCommand(std), newCheckCommand(std), newExplainCommand(std), newSchemaCommand(std), newVersionCommand(std))
+	root.AddCommand(newRunCommand(std), newCheckCommand(std), newExplainCommand(std), newStatusCommand(std), newQueueCommand(std),
+		newReplayCommand(std), newSchemaCommand(std), newVersionCommand(std))
 	return root
 }

@@ -61,12 +61,19 @@ func (f *runFlags) run(ctx context.Context, cfg *config.Config, std streams) err
 	if err != nil {
 		return &exitError{exitUsage, err}
 	}
+	if !f.once {
+		// A daemon outlives whoever read its standard output: the destination "-" then gets an error and tries again. With
+		// --once the process ends like any other in a pipe; what was stored is delivered the next time.
+		signal.Ignore(syscall.SIGPIPE)
+	}
 	if limit := int64(cfg.Relay.MemoryLimit); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(limit)
 	}
 	ctx, stop := stopOnSignals(ctx, logger)
 	defer stop()
-	r, err := relay.New(cfg, relay.Options{Logger: logger, Stdout: std.out, Notify: notifier(logger)})
+	r, err := relay.New(cfg, relay.Options{
+		Logger: logger, Stdout: std.out, Notify: notifier(logger), Version: currentVersion(),
+	})
 	if err != nil {
 		return &exitError{exitConfig, err}
 	}
