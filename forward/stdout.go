@@ -6,17 +6,20 @@ import (
 	"io"
 )
 
+// written is the end of a write.
+type written struct{ err error }
+
 // patientWriter writes to something that has no deadlines, such as a pipe that nobody reads, without keeping its caller
 // longer than the caller's context. Used by one goroutine at a time.
 type patientWriter struct {
 	to      io.Writer
-	buf     []byte     // what is being written
-	done    chan error // capacity 1
-	pending bool       // a write was given up and is still under way
+	buf     []byte       // what is being written
+	done    chan written // capacity 1
+	pending bool         // a write was given up and is still under way
 }
 
 func newPatientWriter(to io.Writer) *patientWriter {
-	return &patientWriter{to: to, done: make(chan error, 1)}
+	return &patientWriter{to: to, done: make(chan written, 1)}
 }
 
 // write writes a copy of p. If ctx ends first it returns its error; the write under way then ends by itself or with the
@@ -35,13 +38,13 @@ func (w *patientWriter) write(ctx context.Context, p []byte) error {
 	w.pending = true
 	go func() {
 		_, err := w.to.Write(w.buf)
-		w.done <- err
+		w.done <- written{err}
 	}()
 	select {
-	case err := <-w.done:
+	case result := <-w.done:
 		w.pending = false
-		if err != nil {
-			return fmt.Errorf("write to standard output: %w", err)
+		if result.err != nil {
+			return fmt.Errorf("write to standard output: %w", result.err)
 		}
 		return nil
 	case <-ctx.Done():

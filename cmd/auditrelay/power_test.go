@@ -103,7 +103,7 @@ func (r *powerRig) run(t *testing.T) {
 	require.False(t, wasOn && len(ended) > 0, "it ended by itself: %s", &log)
 	r.disk.cut()
 	_ = cmd.Process.Kill() // it may have ended, because its disk is away
-	<-ended                // it was killed
+	t.Logf("the program ended: %v", <-ended)
 	unmount()
 	for _, word := range []string{"panic", "DATA RACE", "events are missing", "does not close"} {
 		require.NotContains(t, log.String(), word)
