@@ -29,6 +29,8 @@ type intake struct {
 	log        Appender
 	shedding   *shedding // nil: every record waits for space
 
+	spare sync.Pool // of *submission, for the next put
+
 	mu      sync.Mutex
 	waiting []*submission // in order of arrival; guarded by mu
 	leading bool          // some put is appending for all; guarded by mu
@@ -70,8 +72,6 @@ type appended struct {
 	full    bool // with again: there is no space, what may be shed is to be
 }
 
-var submissionPool = sync.Pool{New: func() any { return &submission{outcome: make(chan appended, 1)} }}
-
 // put is the collect.PutFunc of this source.
 func (in *intake) put(ctx context.Context, batch *audit.Records) (audit.Number, error) {
 	lowest := takeAll
@@ -81,7 +81,7 @@ func (in *intake) put(ctx context.Context, batch *audit.Records) (audit.Number, 
 	for {
 		s := in.encode(ctx, batch, lowest)
 		done := in.submit(ctx, s)
-		s.release()
+		in.release(s)
 		if !done.full {
 			return done.through, done.err
 		}
@@ -91,8 +91,8 @@ func (in *intake) put(ctx context.Context, batch *audit.Records) (audit.Number, 
 
 // putEvent stores one event of the relay's own, with marks.
 func (in *intake) putEvent(ctx context.Context, ev *audit.Event, marks [][]byte) (audit.Number, error) {
-	s := submissionPool.Get().(*submission)
-	defer s.release()
+	s := in.submission()
+	defer in.release(s)
 	s.ctx = ctx
 	s.counts = SourceSheet{Accepted: 1, Stored: 1}
 	s.add(ev)
@@ -123,7 +123,7 @@ func (in *intake) submit(ctx context.Context, s *submission) appended {
 
 // encode normalizes the batch and encodes what is neither filtered nor of a severity below lowest.
 func (in *intake) encode(ctx context.Context, batch *audit.Records, lowest audit.Severity) *submission {
-	s := submissionPool.Get().(*submission)
+	s := in.submission()
 	s.ctx = ctx
 	events := audit.GetEvents()
 	defer events.Release()
@@ -166,13 +166,21 @@ func fit(ev *audit.Event) {
 	ev.Marks |= audit.MarkFieldsCut
 }
 
-func (s *submission) release() {
+// submission returns an empty one.
+func (in *intake) submission() *submission {
+	if s, ok := in.spare.Get().(*submission); ok {
+		return s
+	}
+	return &submission{outcome: make(chan appended, 1)}
+}
+
+func (in *intake) release(s *submission) {
 	const keptBytes = 1 << 20 // a rare huge batch must not be kept for ever
 	if cap(s.buf) > keptBytes {
 		return
 	}
 	*s = submission{buf: s.buf[:0], ends: s.ends[:0], marks: s.marks[:0], outcome: s.outcome}
-	submissionPool.Put(s)
+	in.spare.Put(s)
 }
 
 // await waits for what became of s. If its context ends before a leader took it, it is withdrawn.
