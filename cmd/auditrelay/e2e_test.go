@@ -153,7 +153,7 @@ type receiver struct {
 // two servers conflict.
 func syslogNG(t *testing.T) (path, modules string, env []string) {
 	t.Helper()
-	root, err := filepath.Abs("../../.peers/root")
+	root, err := filepath.Abs("../../.peers/tree")
 	require.NoError(t, err)
 	path = filepath.Join(root, "usr/sbin/syslog-ng")
 	if _, err := os.Stat(path); err != nil {
