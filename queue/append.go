@@ -19,6 +19,7 @@ type request struct {
 type result struct {
 	first uint64
 	err   error
+	full  bool // err says why there was no space: nothing was taken
 }
 
 // Append stores all entries or none, in order and without gaps, with the marks (see [AppendMark]) in the same atomic
@@ -70,8 +71,8 @@ func (q *Queue) append(
 		return 0, err
 	}
 	res := <-r.done
-	if res.err == errSpace {
-		return 0, fmt.Errorf("%w: %w", ErrFull, contextError(ctx))
+	if res.full {
+		return 0, fmt.Errorf("%w: %w (%w)", ErrFull, contextError(ctx), res.err)
 	}
 	return res.first, res.err
 }
@@ -208,7 +209,7 @@ func (q *Queue) putBack(group []*request, why error) {
 	q.waiting = group[:0]
 	for _, r := range group {
 		if r.cancelled {
-			r.done <- result{err: errSpace}
+			r.done <- result{err: why, full: true}
 			continue
 		}
 		q.waiting = append(q.waiting, r)
